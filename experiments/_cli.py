@@ -1,0 +1,90 @@
+"""What the scripts share: flags, and errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import absl.logging
+from absl import app, flags
+
+from mmjax.config import UserError
+
+FLAGS = flags.FLAGS
+
+
+def define_config() -> None:
+    """--config FILE[:key=value,...], and --config.a.b=value for anything in it; the run's own check knows all keys."""
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "The run's config: FILE or FILE:key=value,... (such as :smoke). --config.optimizer.lr=3e-4 changes one value of it.",
+        lock_config=False,
+        accept_new_attributes=True,
+    )
+
+
+def define_workdir() -> None:
+    """--workdir DIR."""
+    flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs, results and report. An interrupted run goes on from it.")
+
+
+def required(*names: str) -> None:
+    """One line for flags that were left out."""
+    missing = [f"--{name}" for name in names if getattr(FLAGS, name) is None]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} must be given. See --help.")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs `main` after reading the flags; a UserError is one message and exit status 2, 143 where SIGTERM ended the run."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    absl.logging.set_verbosity(absl.logging.WARNING)  # orbax tells of every file
+    cache()
+
+    def guarded(arguments: list[str]) -> None:
+        try:
+            if len(arguments) > 1:
+                raise UserError(f"Unexpected argument {arguments[1]!r}. See --help.")
+            main()
+        except UserError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            sys.exit(143 if type(error).__name__ == "Interrupted" else 2)
+
+    try:
+        arguments = FLAGS(sys.argv)
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError, UserError) as error:
+        print(f"{_short(error)}", file=sys.stderr)
+        sys.exit(2)
+    app.run(guarded, argv=arguments)
+
+
+def cache() -> None:
+    """Compiled programs are kept between runs, in $MMJAX_CACHE or ~/.cache/mmjax; empty switches it off."""
+    import jax
+
+    folder = os.environ.get("MMJAX_CACHE", str(Path.home() / ".cache" / "mmjax"))
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder) / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _short(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else error}"
+
+
+def print_headline(results: dict) -> None:
+    """The test figures with their baselines, a line each."""
+    test = {k: v for k, v in results.items() if k.startswith("test/") and isinstance(v, float)}
+    metrics = [k for k in test if k.rpartition("/")[0] not in test]
+    width = max(map(len, metrics), default=0)
+    print(f"\nStep {results['step']}:")
+    for name in metrics:
+        beside = [f"{k.rpartition('/')[2]} {v:.3f}" for k, v in test.items() if k.rpartition("/")[0] == name]
+        print(f"  {name:{width}}  {test[name]:.3f}" + (f"   ({', '.join(beside)})" if beside else ""))

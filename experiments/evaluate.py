@@ -1,0 +1,29 @@
+"""Evaluates a checkpoint of a run again, and writes its results and report anew.
+
+    python experiments/evaluate.py --workdir runs/x [--step N]
+
+Without --step it is the best checkpoint by the run's own metric.
+"""
+
+from pathlib import Path
+
+import _cli
+from absl import flags
+
+
+def main() -> None:
+    _cli.required("workdir")
+    from mmjax.report.html import write_report
+    from mmjax.train.evaluation import evaluate_run
+
+    workdir = Path(flags.FLAGS.workdir)
+    results = evaluate_run(workdir, flags.FLAGS.step)
+    report = write_report(workdir)
+    _cli.print_headline(results)
+    print(f"\nResults: {workdir / 'results.json'}\nReport:  {report}")
+
+
+if __name__ == "__main__":
+    _cli.define_workdir()
+    flags.DEFINE_integer("step", None, "The checkpoint's step; the best one's if left out.")
+    _cli.run(main)

@@ -1,0 +1,209 @@
+"""One example of a source, preprocessed: random access, and an account of what could not be read."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from mmjax.config import ConfigError, DataError
+from mmjax.contract import kind
+from mmjax.data.pp.builder import Padded, Pipeline
+
+log = logging.getLogger("mmjax")
+
+
+class Source(Protocol):
+    """Where examples come from: one split of a data set, with random access from several threads.
+
+    `source[i]` is a dict with a field for every stream it has (encoded images as bytes, texts as strings or lists or
+    dicts of these) and, where several examples show the same item, an int32 `key` they share.
+    """
+
+    fingerprint: str  # another one means other data
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Tables and texts for the report: attribution, how the split was made."""
+        ...
+
+
+class Spec(NamedTuple):
+    """Shape and dtype of a stream's rows, and whether positions can be invalid."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    ragged: bool
+
+
+def nth_text(field: Any, n: int) -> Any:
+    """The field (a string, a list of strings, or a dict of these) with only its n-th text, None where there is none."""
+    if isinstance(field, Mapping):
+        return {name: text for name, value in field.items() if (text := nth_text(value, n)) is not None} or None
+    texts = [field] if isinstance(field, str) else (field or [])
+    return [texts[n]] if n < len(texts) else None
+
+
+class Unreadable(Exception):
+    """This example cannot be read, or holds nothing that the operations can use."""
+
+
+class Examples:
+    """The examples of one split behind one set of pipelines.
+
+    `seed=None` is evaluation: no operation draws. With `cache`, what the operations before the first that draws give
+    stays in memory. `rows` lists (example, which of its texts) where every text of an example is a row of its own.
+
+    Raises:
+        ConfigError: a pipeline's stream is no field of the source.
+        DataError: more than `max_unreadable` of the examples (and more than one) are unreadable.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        pipelines: Mapping[str, Pipeline],
+        *,
+        split: str,
+        seed: int | None,
+        cache: bool = False,
+        max_unreadable: float = 0.01,
+        rows: Sequence[tuple[int, int]] | None = None,
+    ):
+        self.source, self.pipelines, self.split, self.seed = source, dict(sorted(pipelines.items())), split, seed
+        self.rows, self.max_unreadable = rows, max_unreadable
+        self.unreadable: dict[int, str] = {}
+        self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
+        self._lock = threading.Lock()
+        self._hashes = {stream: zlib.crc32(stream.encode()) for stream in pipelines}
+        self.spec = self._probe()
+
+    def __len__(self) -> int:
+        return len(self.source) if self.rows is None else len(self.rows)
+
+    def read(self, row: int, epoch: int = 0, *, shown: bool = False) -> dict[str, Any]:
+        """The streams of a row, None where it is absent, and its `key`; with `shown`, texts as they are before `tokens`.
+
+        Raises:
+            Unreadable: with the reason, which is kept in `unreadable` too.
+        """
+        index, text = (row, None) if self.rows is None else self.rows[row]
+        if index in self.unreadable:
+            raise Unreadable(self.unreadable[index])
+        try:
+            fields = self._fixed(index)
+            out: dict[str, Any] = {"key": fields["key"]}
+            for stream, pipeline in self.pipelines.items():
+                rng = None if self.seed is None else np.random.default_rng((self.seed, epoch, index, self._hashes[stream]))
+                value = fields[stream]
+                if text is not None and kind(stream) == "text":
+                    value = nth_text(value, text)
+                start = 0 if text is not None and kind(stream) == "text" else pipeline.fixed
+                stop = pipeline.readable if shown else None
+                out[stream] = None if value is None else pipeline(value, rng, start=start, stop=stop)
+        except Exception as error:
+            self._account(index, error)
+            raise Unreadable(self.unreadable[index]) from error
+        return out
+
+    def shown(self, row: int) -> dict[str, Any]:
+        """What a person is shown of a row: pictures as the model gets them, texts as strings; None for what cannot be read."""
+        try:
+            return self.read(row, shown=True)
+        except Unreadable:
+            return dict.fromkeys(self.pipelines)
+
+    def read_next(self, row: int, epoch: int) -> dict[str, Any]:
+        """The streams of the first readable row from `row` on."""
+        for i in range(len(self)):
+            try:
+                return self.read((row + i) % len(self), epoch)
+            except Unreadable:
+                continue
+        raise DataError(f"Nothing in the {self.split} split is readable.")
+
+    def _fixed(self, index: int) -> dict[str, Any]:
+        """The fields of an example after the operations that draw nothing."""
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        example = self.source[index]
+        fields: dict[str, Any] = {"key": int(example.get("key", index))}
+        for stream, pipeline in self.pipelines.items():
+            value = example.get(stream, example.get(kind(stream)))
+            as_it_is = value is None or (self.rows is not None and kind(stream) == "text")
+            fields[stream] = value if as_it_is else pipeline(value, None, stop=pipeline.fixed)
+        if self._cache is not None:
+            self._cache[index] = fields
+        return fields
+
+    def _account(self, index: int, error: Exception) -> None:
+        if isinstance(error, DataError | ConfigError):
+            raise error
+        with self._lock:
+            if index in self.unreadable:
+                return
+            self.unreadable[index] = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            count = len(self.unreadable)
+        if count <= 5:
+            log.warning("Item %d of the %s split is unreadable and left out (%s).", index, self.split, self.unreadable[index])
+        if count > max(1, self.max_unreadable * len(self.source)):
+            shown = "; ".join(f"item {i}: {why}" for i, why in list(self.unreadable.items())[:3])
+            raise DataError(
+                f"{count} items of the {self.split} split are unreadable, more than data.max_unreadable={self.max_unreadable:g} "
+                f"of its {len(self.source)}: {shown}. Mend the data, or raise data.max_unreadable."
+            ) from error
+
+    def _probe(self) -> dict[str, Spec]:
+        """Shapes and types, from the first examples that have each stream."""
+        if not len(self):
+            raise DataError(f"The {self.split} split is empty.")
+        spec: dict[str, Spec] = {}
+        known: set[str] = set()
+        for row in range(min(len(self), 1_000)):
+            try:
+                example = self.read(row)
+            except Unreadable:
+                continue
+            for stream, value in example.items():
+                if stream != "key" and stream not in spec and value is not None:
+                    array, ragged = (value.value, True) if isinstance(value, Padded) else (value, False)
+                    if not isinstance(array, np.ndarray):
+                        raise ConfigError(
+                            f"data.pp.{stream} ends with {self.pipelines[stream].names[-1]}, which gives {type(array).__name__}, not an array."
+                        )
+                    spec[stream] = Spec(array.shape, array.dtype, ragged)
+            if len(spec) == len(self.pipelines):
+                return spec
+            known |= {name for name, value in self.source[row if self.rows is None else self.rows[row][0]].items() if value is not None}
+        missing = next(stream for stream in self.pipelines if stream not in spec)
+        raise ConfigError(f"data.pp.{missing}: no example of the {self.split} split has it. They have: {', '.join(sorted(known))}.")
+
+    def collate(self, examples: Sequence[Mapping[str, Any] | None]) -> dict[str, np.ndarray]:
+        """Rows to a batch after the contract; None is a row of padding, `_mask` False."""
+        batch = {}
+        for stream, spec in self.spec.items():
+            values = np.zeros((len(examples), *spec.shape), spec.dtype)
+            valid = np.zeros((len(examples), spec.shape[0]) if spec.ragged else 0, bool)
+            here = np.zeros(len(examples), bool)
+            for row, example in enumerate(examples):
+                value = None if example is None else example[stream]
+                if value is None:
+                    continue
+                here[row] = True
+                if spec.ragged:
+                    value, valid[row] = value
+                if value.shape != spec.shape:
+                    raise DataError(f"data.pp.{stream} gives {value.shape} here and {spec.shape} elsewhere: let it end in one size, as by resize().")
+                values[row] = value
+            batch[stream], batch[f"{stream}/present"] = values, here
+            batch[f"{stream}/key"] = np.array([-1 if e is None else e["key"] for e in examples], np.int32)
+            if spec.ragged:
+                batch[f"{stream}/valid"] = valid
+        return batch

@@ -1,0 +1,247 @@
+"""source -> pp -> batches on the mesh: deterministic, split between hosts, resumable at any step.
+
+The order is a seeded global permutation an epoch; step s takes rows s * B to (s + 1) * B of it and every process loads
+its contiguous part, so the global batches are the same whatever the number of processes and the position is s alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mmjax import config
+from mmjax.config import ConfigError, DataError
+from mmjax.contract import BATCH_AXES, MASK, kind
+from mmjax.data.examples import Examples, Source, Spec, Unreadable, nth_text
+from mmjax.data.pp.builder import Pipeline, parse
+from mmjax.data.tokenizers import Tokenizer, make_tokenizer
+
+log = logging.getLogger("mmjax")
+
+
+class Data:
+    """All that a run reads: `source` and how its examples become batches.
+
+    Args:
+        source: the source's config, `dict(name="openmoji", ...)`.
+        pp: the operations of each stream, as `pp/builder.py` reads them; a field of the source is chosen by the
+            stream's name, or by its kind (`image_view2` reads `image` where there is no field of that name).
+        batch_size: global, for training and evaluation.
+        tokenizer: `dict(name="byte")`, or `dict(name="bpe", vocab=...)`, trained on the training split.
+        cache: whether what the operations before the first that draws give stays in memory.
+        threads, prefetch: threads that load batches, and batches kept ready on the devices.
+        max_unreadable: the share of unreadable items above which reading stops.
+        seed, workdir: provided by the run; the tokenizer is stored in `workdir`.
+    """
+
+    def __init__(
+        self,
+        source: Mapping[str, Any],
+        pp: Mapping[str, str],
+        batch_size: int,
+        *,
+        tokenizer: Mapping[str, Any] | None = None,
+        cache: bool = False,
+        threads: int = 2,
+        prefetch: int = 2,
+        max_unreadable: float = 0.01,
+        seed: int = 0,
+        workdir: Path | None = None,
+    ):
+        self.source_config, self.pp, self.batch_size = source, dict(pp), batch_size
+        self.tokenizer_config = dict(tokenizer or {"name": "byte"})
+        self.cache, self.threads, self.prefetch, self.max_unreadable = cache, threads, prefetch, max_unreadable
+        self.seed, self.workdir = seed, workdir
+        self._sources: dict[str, Source] = {}
+        self._tokenizer: Tokenizer | None = None
+        self._examples: dict[Any, Examples] = {}
+        if not self.pp:
+            raise ConfigError("data.pp names no stream.")
+        config.check_part("data.sources", source, "data.source", provided=("split",))
+        config.check_call(make_tokenizer, self.tokenizer_config, "data.tokenizer", provided=("texts",))
+        self.parse(self.pp, _NoTokenizer())
+
+    def parse(self, pp: Mapping[str, str], tokenizer: Any = None) -> dict[str, Pipeline]:
+        """The pipelines of some streams, checked."""
+        return {stream: parse(text, stream, {"tokenizer": tokenizer or self.tokenizer}) for stream, text in pp.items()}
+
+    def source(self, split: str) -> Source:
+        """One split of the source, opened once."""
+        if split not in self._sources:
+            self._sources[split] = config.build("data.sources", self.source_config, "data.source", split=split)
+        return self._sources[split]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of what training reads: the source's and the tokenizer's."""
+        return hashlib.sha256(f"{self.source('train').fingerprint} {self.tokenizer.fingerprint}".encode()).hexdigest()[:16]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer: read from the run folder, or made and stored there."""
+        if self._tokenizer is None:
+            stored = self.workdir and self.workdir / "tokenizer.json"
+            if stored and stored.exists():
+                self._tokenizer = Tokenizer.load(stored)
+            else:
+                self._tokenizer = make_tokenizer(self._training_texts(), **self.tokenizer_config)
+                if stored and jax.process_index() == 0:
+                    self._tokenizer.save(stored)
+        return self._tokenizer
+
+    def _training_texts(self, draws: int = 4) -> Iterator[str]:
+        """What the model will read: the training texts as the operations before `tokens` give them, several draws each."""
+        source = self.source("train")
+        for stream, pipeline in self.parse(self.pp, _NoTokenizer()).items():
+            if "tokens" not in pipeline.names:
+                continue
+            for i in range(len(source)):
+                for draw in range(draws):
+                    try:
+                        example = source[i]
+                        field = example.get(stream, example.get(kind(stream)))
+                        text = pipeline(field, np.random.default_rng((self.seed, draw, i)), stop=pipeline.readable)
+                    except Exception:  # unreadable: counted when training meets it
+                        break
+                    if isinstance(text, str):
+                        yield text
+
+    def examples(self, split: str, pp: Mapping[str, str] | None = None, *, train: bool = False, all_texts: bool = False) -> Examples:
+        """A split behind its pipelines (the run's, or `pp`). With `all_texts` every text of an example is a row."""
+        pp = dict(self.pp if pp is None else pp)
+        name = (split, tuple(sorted(pp.items())), train, all_texts)
+        if name not in self._examples:
+            pipelines, rows = self.parse(pp), None
+            if all_texts:
+                rows = list(self._text_rows(split, pipelines))
+            self._examples[name] = Examples(
+                self.source(split),
+                pipelines,
+                split=split,
+                seed=self.seed if train else None,
+                cache=self.cache,
+                max_unreadable=self.max_unreadable,
+                rows=rows,
+            )
+        return self._examples[name]
+
+    def _text_rows(self, split: str, pipelines: Mapping[str, Pipeline]) -> Iterator[tuple[int, int]]:
+        source = self.source(split)
+        ((stream, pipeline),) = ((s, p) for s, p in pipelines.items() if kind(s) == "text")
+        for i in range(len(source)):
+            example = source[i]
+            field, n = example.get(stream, example.get("text")), 0
+            while (text := nth_text(field, n)) is not None:
+                if pipeline(text, None) is not None:
+                    yield i, n
+                n += 1
+
+    @property
+    def spec(self) -> dict[str, Spec]:
+        """Shapes and types of the training examples' streams."""
+        return self.examples("train", train=True).spec
+
+    @property
+    def unreadable(self) -> dict[str, int]:
+        """How many items of each split could not be read so far."""
+        counts: dict[str, set[int]] = {}
+        for examples in self._examples.values():
+            counts.setdefault(examples.split, set()).update(examples.unreadable)
+        return {split: len(items) for split, items in counts.items()}
+
+    def train_batches(self, mesh: Mesh, start: int = 0) -> Iterator[dict[str, jax.Array]]:
+        """Endless batches from step `start` on, placed on the mesh ahead of time."""
+        import grain
+
+        examples = self.examples("train", train=True)
+        n, size = len(examples), self.batch_size
+        if n < size:
+            raise DataError(f"The train split has {n} examples, fewer than data.batch_size={size}: lower it to {n} or less.")
+        mine = _process_rows(size)
+
+        def load(step: int, order: np.ndarray) -> dict[str, np.ndarray]:
+            epochs = (step * size + np.arange(size)) // n
+            return examples.collate([examples.read_next(int(order[row]), int(epochs[row])) for row in mine])
+
+        order = grain.MapDataset.range(n).seed(self.seed).shuffle().repeat(None).batch(size)
+        return self._placed(self._threaded(order.map_with_index(load), start), mesh)
+
+    def eval_batches(
+        self, mesh: Mesh, split: str, pp: Mapping[str, str] | None = None, *, all_texts: bool = False
+    ) -> Iterator[dict[str, jax.Array]]:
+        """A split once, in order, without augmentation; `_mask` is False on padding and on what is unreadable."""
+        import grain
+
+        examples = self.examples(split, pp, all_texts=all_texts)
+        size = self.batch_size
+        mine = _process_rows(size)
+
+        def read(row: int) -> dict[str, Any] | None:
+            try:
+                return examples.read(row) if row < len(examples) else None
+            except Unreadable:
+                return None
+
+        def load(step: int) -> dict[str, np.ndarray]:
+            rows = [read(step * size + row) for row in mine]
+            return {**examples.collate(rows), MASK: np.array([r is not None for r in rows])}
+
+        steps = -(-len(examples) // size)
+        return self._placed(self._threaded(grain.MapDataset.range(steps).map(load), 0), mesh)
+
+    def _threaded(self, dataset: Any, start: int) -> Iterator[dict[str, np.ndarray]]:
+        import grain
+
+        iterator = iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=2 * self.threads)))
+        iterator.set_state({"next_index": start})
+        return iterator
+
+    def _placed(self, batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+        sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+        place: Callable = lambda array: jax.make_array_from_process_local_data(sharding, array)
+        ahead: deque = deque()
+        for batch in batches:
+            ahead.append(jax.tree.map(place, batch))
+            if len(ahead) > self.prefetch:
+                yield ahead.popleft()
+        yield from ahead
+
+
+class SplitView(NamedTuple):
+    """What an evaluator sees of the data: one split, on the mesh."""
+
+    data: Data
+    mesh: Mesh
+    split: str
+
+    def other(self, split: str) -> SplitView:
+        """Another split of the same data."""
+        return self._replace(split=split)
+
+    def batches(self, pp: Mapping[str, str] | None = None, *, all_texts: bool = False) -> Iterator[dict[str, jax.Array]]:
+        """The split once, in order; `pp` replaces the run's operations and may name fewer streams."""
+        return self.data.eval_batches(self.mesh, self.split, pp, all_texts=all_texts)
+
+    def examples(self, pp: Mapping[str, str] | None = None, *, all_texts: bool = False) -> Examples:
+        """The rows behind `batches`, in the same order, on the host."""
+        return self.data.examples(self.split, pp, all_texts=all_texts)
+
+
+class _NoTokenizer:
+    """Stands in while a pipeline is only checked."""
+
+
+def _process_rows(size: int) -> range:
+    processes = jax.process_count()
+    if size % processes:
+        raise ConfigError(f"data.batch_size={size} does not split between {processes} processes.")
+    local = size // processes
+    return range(jax.process_index() * local, (jax.process_index() + 1) * local)

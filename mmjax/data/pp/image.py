@@ -1,0 +1,139 @@
+"""Operations on images: uint8 arrays [H, W, 3] on the host. See `pp/builder.py` for how a string names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+cv2.setNumThreads(0)  # the loader's own threads already use every core
+Op = Callable
+
+
+def decode() -> Op:
+    """Encoded bytes (PNG, JPEG, WebP, ...) to RGB; EXIF orientation honoured, transparency laid on white."""
+
+    def op(x: bytes) -> np.ndarray:
+        data = np.frombuffer(x, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+        if image is None or image.size == 0:
+            raise ValueError("not an image that can be decoded")
+        if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
+            alpha = image[..., 3:].astype(np.float32) / 255
+            return np.rint(image[..., 2::-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+        return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+
+    return op
+
+
+def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    if x.shape[:2] == (height, width):
+        return x
+    shrinks = height * width < x.shape[0] * x.shape[1]
+    return cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def resize(size: int) -> Op:
+    """To `size` x `size`, whatever the aspect ratio; area averaging where it shrinks, bicubic where it grows."""
+    return lambda x: _resized(x, size, size)
+
+
+def resize_small(size: int) -> Op:
+    """The shorter side to `size`, the aspect ratio kept."""
+
+    def op(x: np.ndarray) -> np.ndarray:
+        scale = size / min(x.shape[:2])
+        return _resized(x, max(size, round(x.shape[0] * scale)), max(size, round(x.shape[1] * scale)))
+
+    return op
+
+
+def _crop(x: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    if top < 0 or left < 0:
+        raise ValueError(f"a crop of {height} x {width} does not fit an image of {x.shape[0]} x {x.shape[1]}")
+    return x[top : top + height, left : left + width]
+
+
+def central_crop(size: int) -> Op:
+    """The central `size` x `size` pixels."""
+    return lambda x: _crop(x, (x.shape[0] - size) // 2, (x.shape[1] - size) // 2, size, size)
+
+
+def random_crop(size: int) -> Op:
+    """Any `size` x `size` pixels; the central ones in evaluation."""
+    centre = central_crop(size)
+
+    def op(x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        if rng is None or min(x.shape[:2]) < size:
+            return centre(x)
+        return _crop(x, rng.integers(x.shape[0] - size + 1), rng.integers(x.shape[1] - size + 1), size, size)
+
+    return op
+
+
+def random_resized_crop(size: int, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)) -> Op:
+    """A crop of random area and aspect ratio, resized (Szegedy et al., 2015, sec. 6); the central square in evaluation."""
+
+    def op(x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        height, width = x.shape[:2]
+        for _ in range(10 if rng is not None else 0):
+            area = height * width * rng.uniform(*scale)
+            aspect = np.exp(rng.uniform(*np.log(ratio)))
+            w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                return _resized(_crop(x, rng.integers(height - h + 1), rng.integers(width - w + 1), h, w), size, size)
+        side = min(height, width)
+        return _resized(_crop(x, (height - side) // 2, (width - side) // 2, side, side), size, size)
+
+    return op
+
+
+def flip_lr(probability: float = 0.5) -> Op:
+    """Left and right exchanged, with the given probability."""
+    return lambda x, rng: x[:, ::-1] if rng is not None and rng.random() < probability else x
+
+
+def flip_ud(probability: float = 0.5) -> Op:
+    """Top and bottom exchanged, with the given probability."""
+    return lambda x, rng: x[::-1] if rng is not None and rng.random() < probability else x
+
+
+def random_affine(degrees: float = 0.0, translate: float = 0.0, scale: float = 0.0, fill: int = 255) -> Op:
+    """Rotates by up to `degrees`, moves by up to `translate` of the size, scales by up to 1 +- `scale`, about the centre."""
+
+    def op(x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        if rng is None:
+            return x
+        height, width = x.shape[:2]
+        angle, dx, dy, zoom = rng.uniform(-1, 1, 4) * (degrees, translate * width, translate * height, scale)
+        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1 + zoom)
+        matrix[:, 2] += dx, dy
+        return cv2.warpAffine(np.ascontiguousarray(x), matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3)
+
+    return op
+
+
+def color_jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0) -> Op:
+    """Factors drawn from 1 +- each strength, applied in this order; `hue` turns the colour circle by up to that share of it."""
+
+    def op(x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        if rng is None:
+            return x
+        b, c, s, h = rng.uniform(-1, 1, 4) * (brightness, contrast, saturation, hue)
+        y = x.astype(np.float32) * (1 + b)
+        y = (y - y.mean()) * (1 + c) + y.mean()
+        grey = (y @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+        y = (y - grey) * (1 + s) + grey
+        if hue:
+            hsv = cv2.cvtColor(np.clip(y / 255, 0, 1), cv2.COLOR_RGB2HSV)
+            hsv[..., 0] = (hsv[..., 0] + 360 * h) % 360
+            y = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255
+        return np.rint(np.clip(y, 0, 255)).astype(np.uint8)
+
+    return op
+
+
+def value_range(low: float = -1.0, high: float = 1.0) -> Op:
+    """uint8 to float32 in [low, high]. Left out, the device does it (to [-1, 1]) and a quarter of the bytes travel."""
+    return lambda x: x.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)

@@ -1,0 +1,80 @@
+"""Operations on text: strings, or lists of them by language, down to token ids. See `pp/builder.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.pp.builder import Padded
+from mmjax.data.tokenizers import BEGIN, END, Tokenizer
+
+Op = Callable
+
+
+def choose(*languages: str, aliases: bool = True) -> Op:
+    """One text of several, given as a string, a list (captions; a name and its aliases) or a dict of these by language.
+
+    A language is drawn from `languages` (all, if none is given), then a text, or with `aliases=False` the first. In
+    evaluation it is the first of the first language there is. Without a text in these languages the stream is absent.
+    """
+
+    def op(x: str | Sequence[str] | Mapping[str, Any], rng: np.random.Generator | None) -> str | None:
+        if isinstance(x, Mapping):
+            found = [x[language] for language in (languages or x) if x.get(language)]
+            if not found:
+                return None
+            x = found[0] if rng is None else found[rng.integers(len(found))]
+        if isinstance(x, str):
+            return x
+        if not x:
+            return None
+        return x[0] if rng is None or not aliases else x[rng.integers(len(x))]
+
+    return op
+
+
+def lower() -> Op:
+    """Lower case."""
+    return str.lower
+
+
+def prompt(*templates: str) -> Op:
+    """Puts the text into one of the templates, `"a drawing of {}"`; the first in evaluation."""
+    return lambda x, rng: templates[0 if rng is None else rng.integers(len(templates))].format(x)
+
+
+def words_dropped(probability: float = 0.1) -> Op:
+    """Leaves out each word with the given probability, but never all of them."""
+
+    def op(x: str, rng: np.random.Generator | None) -> str:
+        if rng is None:
+            return x
+        words = x.split()
+        kept = [word for word in words if rng.random() >= probability]
+        return " ".join(kept or words)
+
+    return op
+
+
+def tokens(length: int, *, tokenizer: Tokenizer) -> Op:
+    """Ids between a begin and an end token, cut or padded to `length`; a text that is cut keeps its end token.
+
+    Raises:
+        ValueError: the text has nothing but white space, or is no string.
+    """
+
+    def op(x: str) -> Padded:
+        if not isinstance(x, str):
+            raise ValueError(f"the text is {type(x).__name__}, not a string: choose one of several by choose()")
+        x = re.sub(r"\s+", " ", x).strip()
+        if not x:
+            raise ValueError("the text is empty")
+        ids = [BEGIN, *tokenizer.encode(x[: 64 * length])[: length - 2], END]
+        value = np.zeros(length, np.int32)
+        value[: len(ids)] = ids
+        return Padded(value, np.arange(length) < len(ids))
+
+    return op

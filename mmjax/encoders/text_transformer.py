@@ -1,0 +1,66 @@
+"""Transformer over token ids.
+
+Causal with end-of-text pooling is CLIP's text tower (Radford et al., 2021, sec. 2.4); bidirectional with mean or
+class pooling is an encoder in BERT's manner (Devlin et al., 2019), pre-norm.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from mmjax.config import ConfigError
+from mmjax.contract import Encoding
+from mmjax.nn.transformer import Dtype, Transformer
+from mmjax.ops.masks import masked_mean, zero_where_not
+
+
+class TextTransformer(nn.Module):
+    """Token ids [B, L] to one token each and a pooled vector [B, width]. `vocab` is the number of embeddings."""
+
+    vocab: int
+    width: int = 512
+    depth: int = 12
+    heads: int = 8
+    mlp_ratio: float = 4.0
+    causal: bool = True
+    pool: str = "end"  # the last valid token; or "mean", "class" (the first token)
+    dropout: float = 0.0
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Int[Array, "B L"], valid: Bool[Array, "B L"] | None = None, present: Bool[Array, " B"] | None = None, *, train: bool
+    ) -> Encoding:
+        if self.pool not in ("end", "mean", "class"):
+            raise ConfigError(f"text_transformer: pool={self.pool!r} is unknown (end, mean, class).")
+        if self.causal and self.pool == "class":
+            raise ConfigError("text_transformer: with causal=True the first token sees nothing; pool='class' needs causal=False.")
+        rows, length = x.shape
+        present = jnp.ones(rows, bool) if present is None else present
+        valid = present[:, None] & (jnp.ones((rows, length), bool) if valid is None else valid)
+
+        table = nn.Embed(self.vocab, self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(0.02), name="embedding")
+        positions = self.param("positions", nn.initializers.normal(0.01), (1, length, self.width), jnp.float32)
+        tokens = table(zero_where_not(valid, x)) + positions.astype(self.dtype)
+        tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
+        transformer = Transformer(self.depth, self.heads, self.mlp_ratio, self.causal, self.dropout, self.dtype, name="transformer")
+        tokens, stages = transformer(tokens, valid, train=train)
+        return Encoding(tokens, valid, self._pooled(tokens, valid), present, stages=stages)
+
+    def _pooled(self, tokens: Float[Array, "B L D"], valid: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+        if self.pool == "mean":
+            return masked_mean(tokens, valid)
+        if self.pool == "class":
+            return tokens[:, 0]
+        last = valid.shape[1] - 1 - jnp.argmax(valid[:, ::-1], axis=1)
+        return jnp.take_along_axis(tokens, last[:, None, None], axis=1)[:, 0]
+
+    @classmethod
+    def tiny(cls) -> tuple[TextTransformer, dict[str, np.ndarray]]:
+        """A small instance and a batch of ragged lengths for it."""
+        rng = np.random.default_rng(0)
+        valid = np.arange(6) < np.array([6, 3, 1, 4])[:, None]
+        return cls(vocab=11, width=16, depth=2, heads=2), {"text": rng.integers(3, 11, (4, 6), dtype=np.int32), "text/valid": valid}

@@ -1,0 +1,83 @@
+"""Vision transformer: Dosovitskiy et al., 2021, 'An Image is Worth 16x16 Words'.
+
+Pooling by class token (the paper), mean, or an attention pool (Zhai et al., 2022); sin-cos positions after Beyer et
+al., 2022, 'Better plain ViT baselines for ImageNet-1k'; registers after Darcet et al., 2024, 'Vision Transformers
+Need Registers'. Takes images of any size that the patch divides.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, Shaped
+
+from mmjax.config import ConfigError
+from mmjax.contract import Encoding
+from mmjax.nn.transformer import AttentionPool, Dtype, Transformer
+from mmjax.ops.masks import zero_where_not
+
+
+def sincos_2d(height: int, width: int, dim: int) -> Float[np.ndarray, "N D"]:
+    """Fixed position embeddings: a quarter of `dim` each for the sine and cosine of either coordinate."""
+    if dim % 4:
+        raise ConfigError(f"sin-cos positions need a width that 4 divides, not {dim}.")
+    omega = 10_000.0 ** (-np.arange(dim // 4) / max(dim // 4 - 1, 1))
+    y, x = (grid.reshape(-1, 1) * omega for grid in np.mgrid[:height, :width])
+    return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
+
+
+class ViT(nn.Module):
+    """Images [B, H, W, C] to one token a patch (behind class token and registers) and a pooled vector [B, width]."""
+
+    patch: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    pool: str = "mean"  # or "class", "attention"
+    positions: str = "learned"  # or "sincos"
+    registers: int = 0
+    dropout: float = 0.0
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B H W C"], valid: Shaped[Array, "..."] | None = None, present: Bool[Array, " B"] | None = None, *, train: bool
+    ) -> Encoding:
+        rows, height, width, _ = x.shape
+        if self.pool not in ("mean", "class", "attention") or self.positions not in ("learned", "sincos"):
+            raise ConfigError(f"vit: pool={self.pool!r} (mean, class, attention) or positions={self.positions!r} (learned, sincos) is unknown.")
+        if height % self.patch or width % self.patch:
+            raise ConfigError(f"vit: patches of {self.patch} do not divide an image of {height} x {width}.")
+        present = jnp.ones(rows, bool) if present is None else present
+        x = zero_where_not(present, x).astype(self.dtype)
+
+        x = rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch, q=self.patch)
+        x = nn.Dense(self.width, dtype=self.dtype, name="embedding")(x)
+        if self.positions == "learned":
+            positions = self.param("positions", nn.initializers.normal(0.02), (1, x.shape[1], self.width), jnp.float32)
+        else:
+            positions = jnp.asarray(sincos_2d(height // self.patch, width // self.patch, self.width))[None]
+        x = nn.Dropout(self.dropout, deterministic=not train)(x + positions.astype(x.dtype))
+
+        extra = (self.pool == "class") + self.registers  # the class token first, then the registers
+        if extra:
+            learned = self.param("extra_tokens", nn.initializers.normal(0.02), (1, extra, self.width), jnp.float32)
+            x = jnp.concatenate([jnp.broadcast_to(learned.astype(x.dtype), (rows, extra, self.width)), x], axis=1)
+
+        x, stages = Transformer(self.depth, self.heads, self.mlp_ratio, dropout=self.dropout, dtype=self.dtype, name="transformer")(x, train=train)
+        if self.pool == "class":
+            pooled = x[:, 0]
+        elif self.pool == "mean":
+            pooled = x[:, extra:].mean(axis=1)
+        else:
+            pooled = AttentionPool(self.heads, self.mlp_ratio, self.dtype, name="pool")(x[:, extra:], train=train)
+        return Encoding(x, jnp.broadcast_to(present[:, None], x.shape[:2]), pooled, present, stages=stages)
+
+    @classmethod
+    def tiny(cls) -> tuple[ViT, dict[str, np.ndarray]]:
+        """A small instance with everything switched on, and a batch for it."""
+        image = np.random.default_rng(0).uniform(-1, 1, (4, 8, 12, 3)).astype(np.float32)
+        return cls(patch=4, width=16, depth=2, heads=2, pool="attention", registers=2), {"image": image}

@@ -1,0 +1,67 @@
+"""Any number of encoders into one unit sphere: CLIP (Radford et al., 2021) for two, ImageBind's shape for more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mmjax import config, contract
+from mmjax.contract import Batch, Outputs
+from mmjax.nn.model import ModuleModel
+from mmjax.ops.masks import unit, zero_where_not
+
+
+class Aligned(nn.Module):
+    """Encodes every stream that the batch carries; see `Aligner`."""
+
+    encoders: Mapping[str, nn.Module | str]
+    width: int
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool) -> Outputs:
+        outputs: Outputs = {}
+        towers: dict[str, tuple[nn.Module, nn.Module]] = {}
+        for stream in contract.streams(batch):
+            if stream not in self.encoders:
+                continue
+            shared = self.encoders[stream]
+            owner = shared if isinstance(shared, str) else stream
+            if owner not in towers:
+                towers[owner] = (self.encoders[owner].copy(name=owner), nn.Dense(self.width, use_bias=False, name=f"{owner}_projection"))
+            encoder, projection = towers[owner]
+            present = contract.present(batch, stream)
+            encoding = encoder(batch[stream], batch.get(f"{stream}/valid"), present, train=train)
+            z = unit(projection(encoding.pooled).astype(jnp.float32))
+            outputs[f"{stream}/z"] = zero_where_not(encoding.present, z)
+            outputs[f"{stream}/tokens"] = encoding.tokens
+            outputs[f"{stream}/valid"] = encoding.valid
+        return outputs
+
+
+class Aligner(ModuleModel):
+    """Encoders and one linear projection each; outputs `<m>/z` [B, width] of unit norm, 0 where `<m>` is absent.
+
+    `encoders` maps streams to encoder configs; a string names the stream whose weights are shared
+    (`image_view2="image"`). A batch may carry only some of the streams: the others are left out of the outputs.
+    """
+
+    def __init__(self, encoders: Mapping[str, Any], width: int = 512):
+        built = {}
+        for stream, node in encoders.items():
+            path = f"model.encoders.{stream}"
+            try:
+                contract.kind(stream)
+            except ValueError as error:
+                raise config.ConfigError(f"{path}: {error}") from None
+            if isinstance(node, str):
+                if isinstance(encoders.get(node), str) or node not in encoders:
+                    raise config.ConfigError(f"{path}: {node!r} is no stream with an encoder of its own.{config.nearest(node, encoders)}")
+                built[stream] = node
+            else:
+                built[stream] = config.build("encoders", node, path)
+        self.streams = tuple(sorted(built))
+        super().__init__(Aligned(built, width))

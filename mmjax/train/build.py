@@ -1,0 +1,122 @@
+"""From a config to the parts of a run, with everything that can be wrong in it said before data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mmjax import config as configs
+from mmjax.config import ConfigError, build, check_call, check_part
+from mmjax.contract import BATCH_AXES, State
+from mmjax.data.loader import Data
+from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.logging import RunLog
+from mmjax.train.optim import Optimizer, make_schedule
+from mmjax.train.sharding import check_batch_size, make_mesh, state_sharding
+from mmjax.train.step import Functions, Model, Weighted, init_state, make_functions, make_step
+
+
+class Parts(NamedTuple):
+    """What a config describes."""
+
+    config: dict[str, Any]
+    data: Data
+    mesh: Mesh
+    model: Model
+    objectives: dict[str, Weighted]
+    optimizer: Optimizer
+    evals: dict[str, tuple[Any, dict[str, Any]]]  # the evaluator, and when and on what it runs
+
+    def step(self) -> Any:
+        """The jitted training step; the state's memory is reused."""
+        return jax.jit(make_step(self.model, self.objectives, self.optimizer), donate_argnums=0)
+
+    def functions(self) -> Functions:
+        """The pure functions that evaluators get."""
+        return make_functions(self.model, self.objectives)
+
+    def state_shapes(self) -> State:
+        """Shapes and shardings of the whole state; nothing is computed."""
+        sharding = NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
+        batch = {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in self.batch_shapes().items()
+        }
+        shapes = jax.eval_shape(self._init, batch)
+        placed = state_sharding(self.mesh, shapes, self.config["mesh"].get("fsdp_min_size", 65_536))
+        return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placed)
+
+    def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shapes and types of a training batch."""
+        size, shapes = self.data.batch_size, {}
+        for stream, spec in self.data.spec.items():
+            shapes[stream] = ((size, *spec.shape), spec.dtype)
+            shapes[f"{stream}/present"] = ((size,), jnp.bool_)
+            shapes[f"{stream}/key"] = ((size,), jnp.int32)
+            if spec.ragged:
+                shapes[f"{stream}/valid"] = ((size, spec.shape[0]), jnp.bool_)
+        return shapes
+
+    def init(self, shapes: State, batch: Mapping[str, jax.Array]) -> State:
+        """The state before the first step, made where it will lie."""
+        return jax.jit(self._init, out_shardings=jax.tree.map(lambda s: s.sharding, shapes))(batch)
+
+    def _init(self, batch: Any) -> State:
+        return init_state(jax.random.key(self.config["seed"]), batch, self.model, self.objectives, self.optimizer)
+
+
+def _top(*, steps, data, model, objectives, optimizer, seed=0, mesh=None, evals=None, checkpoint=None, log=None) -> None:
+    """The keys of a run's config."""
+
+
+EVAL_KEYS = ("every", "split", "final")
+
+
+def parts_of(config: Any, workdir: Path | None = None) -> Parts:
+    """The parts that a config describes.
+
+    Raises:
+        ConfigError: a name that does not resolve, an unknown or missing key (with the nearest known one), values that
+            do not go together. No data has been read by then.
+    """
+    config = configs.plain(config)
+    check_call(_top, config, "config")
+    config = {"seed": 0, "mesh": {}, "evals": {}, "checkpoint": {}, "log": {}, **config}
+    for key in ("data", "model", "objectives", "optimizer", "mesh", "evals", "checkpoint", "log"):
+        if not isinstance(config[key], Mapping):
+            raise ConfigError(f"config.{key} should be a mapping, not {config[key]!r}.")
+    steps = config["steps"]
+    if not isinstance(steps, int) or steps < 1:
+        raise ConfigError(f"config.steps={steps!r} should be a whole number of at least 1.")
+
+    check_call(Data, config["data"], "data", provided=("seed", "workdir"))
+    data = Data(**config["data"], seed=config["seed"], workdir=workdir)
+    mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
+    model = build("models", config["model"], "model")
+    objectives = {}
+    for name, node in config["objectives"].items():
+        weight = node.get("weight", 1.0) if isinstance(node, Mapping) else 1.0
+        if isinstance(weight, Mapping):
+            arguments = check_call(make_schedule, {"peak": 1.0, "steps": steps, **weight}, f"objectives.{name}.weight")
+            schedule = make_schedule(weight.get("name", "constant"), **arguments)
+        else:
+            schedule = lambda step, value=float(weight): jnp.float32(value)
+        objectives[name] = Weighted(build("objectives", node, f"objectives.{name}", common=("weight",)), schedule)
+    if not objectives or "model" in objectives:
+        raise ConfigError("config.objectives should name at least one objective, and none 'model'.")
+    check_call(Optimizer, config["optimizer"], "optimizer", provided=("steps",))
+    optimizer = Optimizer(**config["optimizer"], steps=steps)
+    make_step(model, objectives, optimizer)
+    check_batch_size(mesh, data.batch_size, optimizer.accumulate)
+    evals = {}
+    for name, node in config["evals"].items():
+        evaluator = build("evals", node, f"evals.{name}", common=EVAL_KEYS)
+        when = {"every": None, "split": "validation", "final": "test", **{k: node[k] for k in EVAL_KEYS if k in node}}
+        evals[name] = (evaluator, when)
+    check_call(Checkpoints, config["checkpoint"], "checkpoint", provided=("directory",))
+    check_call(RunLog, config["log"], "log", provided=("folder", "steps", "batch_size", "start"))
+    return Parts(config, data, mesh, model, objectives, optimizer, evals)

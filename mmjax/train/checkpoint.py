@@ -1,0 +1,169 @@
+"""Checkpoints with orbax: asynchronous, atomic, the newest and the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.config import CheckpointError, ConfigError
+from mmjax.contract import State
+
+ITEMS = ("params", "stats", "aux", "opt", "ema", "fitted")
+
+
+class Checkpoints:
+    """The checkpoints of a run: every `every` steps, of which the newest `keep` stay, and the best by the metric `best`.
+
+    A checkpoint is written beside its final name and renamed when it is whole, so whatever is listed can be read.
+    """
+
+    def __init__(self, directory: Path, every: int = 1_000, keep: int = 2, best: str | None = None, best_mode: str = "max"):
+        if best_mode not in ("max", "min"):
+            raise ConfigError(f"checkpoint.best_mode={best_mode!r} is unknown (max, min).")
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
+
+        self.directory, self.every, self.best = Path(directory).absolute(), every, best
+        policies: list[Any] = [policy.LatestN(keep)]
+        if best:
+            policies.append(
+                policy.BestN(get_metric_fn=lambda m: m["best"], reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False)
+            )
+        self._sign = 1 if best_mode == "max" else -1
+        self._ocp = ocp
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy.AnyPreservationPolicy(policies), cleanup_tmp_directories=True, step_prefix="step"
+            ),
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that can be restored."""
+        return sorted(self._manager.all_steps())
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step."""
+        return max(self.steps, default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the best metric; the newest where none has one."""
+        found = {step: metrics["best"] for step in self.steps if (metrics := self._manager.metrics(step)) and "best" in metrics}
+        return max(found, key=lambda step: (self._sign * found[step], -step)) if found else self.latest
+
+    def save(self, state: State, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+        """Starts to write the state; the devices go on. A step that is there already stays as it is.
+
+        Raises:
+            CheckpointError: this or the save before it could not be written.
+        """
+        step = int(state.step)
+        if step in self.steps:
+            return
+        if self.best and metrics is not None and self.best not in metrics:
+            raise ConfigError(f"checkpoint.best={self.best!r} is measured by no evaluator. They measure: {', '.join(sorted(metrics))}.")
+        save = self._ocp.args.StandardSave
+        items: dict[str, Any] = {name: save(getattr(state, name)) for name in ITEMS if jax.tree.leaves(getattr(state, name))}
+        meta = {**meta, "step": step, "key": jax.random.key_data(state.key).tolist()}
+        items["meta"] = self._ocp.args.JsonSave(meta)
+        with _disk(self, step):
+            best = {"best": metrics[self.best]} if self.best and metrics else None
+            self._manager.save(step, args=self._ocp.args.Composite(**items), metrics=best)
+
+    def wait(self) -> None:
+        """Until everything is written."""
+        with _disk(self, None):
+            self._manager.wait_until_finished()
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What `save` was given beside the state."""
+        return self._manager.restore(step, args=self._ocp.args.Composite(meta=self._ocp.args.JsonRestore()))["meta"]
+
+    def restore(self, step: int, shapes: State) -> State:
+        """The state at `step`, laid out as `shapes` says, on however many devices.
+
+        Raises:
+            CheckpointError: there is no such step, or it is of another architecture (missing, unexpected and mis-shaped
+                arrays are named).
+        """
+        if step not in self.steps:
+            raise CheckpointError(f"{self.directory} has no step {step}. It has: {', '.join(map(str, self.steps)) or 'none'}.")
+        wanted = {name: getattr(shapes, name) for name in ITEMS if jax.tree.leaves(getattr(shapes, name))}
+        self._compare(step, wanted)
+        restore = self._ocp.args.StandardRestore
+        try:
+            items = self._manager.restore(step, args=self._ocp.args.Composite(**{name: restore(tree) for name, tree in wanted.items()}))
+        except Exception as error:
+            raise CheckpointError(f"Step {step} in {self.directory} cannot be read: {_first_line(error)}. {self._others(step)}") from error
+        meta = self.meta(step)
+        key = jax.random.wrap_key_data(jnp.asarray(meta["key"], jnp.uint32))
+        key = jax.device_put(key, shapes.key.sharding)
+        at = jax.device_put(jnp.int32(step), shapes.step.sharding)
+        return shapes._replace(step=at, key=key, **{name: items[name] for name in wanted})
+
+    def _compare(self, step: int, wanted: Mapping[str, Any]) -> None:
+        """Names what differs between the stored arrays and the wanted ones."""
+        found = self._manager.item_metadata(step)
+        problems = []
+        for name, tree in wanted.items():
+            stored = _shapes(getattr(found[name], "tree", found[name])) if found[name] is not None else {}
+            expected = _shapes(tree)
+            problems += [f"missing {name}/{k}" for k in expected if k not in stored]
+            problems += [f"unexpected {name}/{k}" for k in stored if k not in expected]
+            problems += [
+                f"{name}/{k} is {stored[k]}, not {expected[k]}" for k in expected if k in stored and stored[k] != expected[k]
+            ]
+        if problems:
+            more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+            raise CheckpointError(
+                f"Step {step} in {self.directory} is of another architecture than the config: {'; '.join(problems[:8])}{more}."
+            )
+
+    def _others(self, step: int) -> str:
+        others = [str(s) for s in self.steps if s != step]
+        return f"Other steps there: {', '.join(others)}." if others else "It is the only step there."
+
+    def close(self) -> None:
+        """Waits and lets go of the directory."""
+        self.wait()
+        self._manager.close()
+
+
+class _disk:
+    """Turns what goes wrong in writing into one line that says what is still good."""
+
+    def __init__(self, checkpoints: Checkpoints, step: int | None):
+        self.checkpoints, self.step = checkpoints, step
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if error is None or not isinstance(error, Exception) or isinstance(error, ConfigError):
+            return
+        self.checkpoints._manager.reload()
+        good = self.checkpoints.latest
+        raise CheckpointError(
+            f"A checkpoint could not be written to {self.checkpoints.directory}: {_first_line(error)}. Is the disk full? "
+            + (f"The last good one is step {good}; the same command resumes from it." if good is not None else "There is none yet.")
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """{'a/b': shape}, the same for dicts, lists and named tuples."""
+    out = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+        if hasattr(leaf, "shape"):
+            out[name] = tuple(leaf.shape)
+    return out

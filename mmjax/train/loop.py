@@ -1,0 +1,118 @@
+"""The training loop: there is one, and it reads top to bottom."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmjax.config import CheckpointError, UserError
+from mmjax.train.build import Parts, parts_of
+from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.evaluation import evaluate, final_evaluation
+from mmjax.train.logging import RunLog, TrainingError
+from mmjax.train.optim import paths
+from mmjax.train.run import RunFolder
+
+
+class Interrupted(UserError):
+    """The run was asked to end; everything is saved."""
+
+
+def train(config: Any, workdir: Path) -> dict[str, Any]:
+    """Trains one run to its last step, from wherever `workdir` stands, and evaluates its best checkpoint.
+
+    Returns the results, which `results.json` holds too.
+
+    Raises:
+        ConfigError, DataError: something to put right, said before the first step where that is possible.
+        CheckpointError: a checkpoint could not be written or does not fit; the last good one is untouched.
+        TrainingError: the loss is not finite; the last good checkpoint is untouched.
+        Interrupted: SIGTERM or Ctrl-C; the state is saved.
+    """
+    workdir = Path(workdir)
+    parts = parts_of(config, workdir)
+    config = RunFolder(workdir, parts.config).config
+    with jax.set_mesh(parts.mesh), closing(Checkpoints(workdir / "checkpoints", **config["checkpoint"])) as checkpoints:
+        shapes = parts.state_shapes()
+        step_fn, fns = parts.step(), parts.functions()
+        state, start = restore_or_init(parts, checkpoints, shapes)
+        batches = parts.data.train_batches(parts.mesh, start)
+        with closing(RunLog(workdir, config["steps"], parts.data.batch_size, start, **config["log"])) as log, interruptions() as asked:
+            log.say(_summary(parts, shapes, start))
+            for step in range(start + 1, config["steps"] + 1):
+                state, metrics = step_fn(state, log.next_batch(batches))
+                log.step(step, metrics)
+                measured = None
+                if due := {name: when["split"] for name, (_, when) in parts.evals.items() if _due(step, when["every"], config["steps"])}:
+                    log.flush()
+                    measured = measure(parts, fns, state, step, due, log)
+                if asked or _due(step, checkpoints.every, config["steps"]):
+                    log.flush()  # a step whose loss is not finite is never saved
+                    checkpoints.save(state, {"data": parts.data.fingerprint}, measured)
+                if asked:
+                    checkpoints.wait()
+                    raise Interrupted(f"Stopped by {asked[0]} after step {step}, which is saved. The same command goes on from there.")
+            log.flush()
+            checkpoints.wait()
+            best = checkpoints.best_step
+            if best != config["steps"]:
+                state = checkpoints.restore(best, shapes)
+            return final_evaluation(parts, fns, state, workdir, log.timings())
+
+
+def restore_or_init(parts: Parts, checkpoints: Checkpoints, shapes: Any) -> tuple[Any, int]:
+    """The newest checkpoint's state, or a new one, and the step it stands at."""
+    latest = checkpoints.latest
+    if latest is None:
+        return parts.init(shapes, next(parts.data.train_batches(parts.mesh))), 0
+    if checkpoints.meta(latest)["data"] != parts.data.fingerprint:
+        raise CheckpointError(f"The data is not what the run in {checkpoints.directory.parent} began with. Take another --workdir.")
+    return checkpoints.restore(latest, shapes), latest
+
+
+def measure(parts: Parts, fns: Any, state: Any, step: int, due: dict[str, str], log: RunLog) -> dict[str, float]:
+    """Evaluates in mid-training and logs what was found."""
+    begin = time.perf_counter()
+    numbers, _ = evaluate(parts, fns, state, step=step, splits=due, details=False)
+    log.write(step, numbers)
+    log.pause(time.perf_counter() - begin)
+    return numbers
+
+
+@contextmanager
+def interruptions() -> Iterator[list[str]]:
+    """Collects the names of SIGTERM and SIGINT instead of dying of them; a second Ctrl-C dies of it."""
+    asked: list[str] = []
+
+    def note(number, frame):
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(signal.Signals(number).name)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread: signals are somebody else's business
+        before = {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _due(step: int, every: int | None, last: int) -> bool:
+    return step == last or (every is not None and step % every == 0)
+
+
+def _summary(parts: Parts, shapes: Any, start: int) -> str:
+    sizes = {name: sum(leaf.size for leaf in paths(tree).values()) for name, tree in shapes.params["model"].items()}
+    total = sum(sizes.values())
+    mesh = ", ".join(f"{axis} {size}" for axis, size in parts.mesh.shape.items())
+    where = f"resuming at step {start:,}" if start else "from the start"
+    return f"{total:,} parameters ({', '.join(f'{k} {v:,}' for k, v in sizes.items())}); {len(parts.data.source('train')):,} examples; mesh {mesh}; {where}."

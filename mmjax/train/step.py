@@ -1,0 +1,202 @@
+"""One pure step, `(state, batch) -> (state, metrics)`, and the pure functions that evaluators get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, PRNGKeyArray
+
+from mmjax.config import ConfigError
+from mmjax.contract import BATCH_AXES, Batch, Context, Loss, Outputs, State, fold_name
+from mmjax.data.batch_pp import batch_pp
+from mmjax.train.optim import Optimizer, merge
+
+PHASE = "main"
+
+
+class Model(Protocol):
+    """What training sees of a model."""
+
+    def init(self, key: PRNGKeyArray, batch: Batch) -> dict[str, Any]: ...
+
+    def apply(
+        self, variables: Mapping[str, Any], batch: Batch, *, train: bool, rngs: Mapping[str, PRNGKeyArray] | None = None
+    ) -> tuple[Outputs, dict[str, Any]]: ...
+
+
+class Objective(Protocol):
+    """What training sees of an objective."""
+
+    batch_wise: bool  # whether an example's loss depends on the rest of its batch
+
+    def init(self, key: PRNGKeyArray, batch: Batch, outputs: Outputs) -> tuple[Any, Any]: ...
+
+    def __call__(self, ctx: Context, outputs: Outputs, batch: Batch) -> Loss: ...
+
+
+class Weighted(NamedTuple):
+    """An objective and the factor of its terms, a function of the step."""
+
+    objective: Objective
+    weight: Callable[[Array], Array]
+
+
+def init_state(key: PRNGKeyArray, batch: Batch, model: Model, objectives: Mapping[str, Weighted], optimizer: Optimizer) -> State:
+    """The state before the first step. Pure: jit it with shardings and no array is ever whole on one device."""
+    batch = batch_pp(batch)
+    variables = model.init(fold_name(key, "model"), batch)
+    stats = {name: value for name, value in variables.items() if name != "params"}
+    outputs, _ = model.apply(variables, batch, train=False)
+    params, aux = {"model": variables["params"]}, {}
+    for name, (objective, _) in objectives.items():
+        own, aux[name] = objective.init(fold_name(key, name), batch, outputs)
+        if own:
+            params[name] = own
+    ema = jax.tree.map(jnp.copy, params) if optimizer.ema_decay is not None else ()
+    return State(jnp.zeros((), jnp.int32), params, stats, aux, {PHASE: optimizer.init(params)}, ema, {}, key)
+
+
+def _losses(
+    model: Model, objectives: Mapping[str, Weighted], params: Any, stats: Any, aux: Any, step: Array, key: Array, batch: Batch, train: bool
+) -> tuple[dict[str, Loss], Any]:
+    """Every objective's loss on one pass of the model, and the statistics after it."""
+
+    def apply(batch, params=params["model"], train=train, name="forward"):
+        return model.apply({"params": params, **stats}, batch, train=train, rngs={"dropout": fold_name(key, name)})
+
+    outputs, new_stats = apply(batch)
+    losses = {}
+    for name, (objective, _) in objectives.items():
+        forward = lambda *args, _name=name, **kwargs: apply(*args, name=f"{_name}/forward", **kwargs)[0]
+        losses[name] = objective(Context(params.get(name, {}), aux[name], step, fold_name(key, name), forward), outputs, batch)
+    return losses, new_stats
+
+
+def _metrics(losses: Mapping[str, Loss], objectives: Mapping[str, Weighted], step: Array) -> dict[str, Array]:
+    """The total, and every term and metric under its objective's name."""
+    totals = {name: objectives[name].weight(step) * sum(loss.terms.values()) for name, loss in losses.items()}
+    metrics = {"loss": sum(totals.values())}
+    for name, loss in losses.items():
+        metrics |= {f"{name}/{key}": value for key, value in {**loss.terms, **loss.metrics}.items()}
+    return metrics
+
+
+def make_step(model: Model, objectives: Mapping[str, Weighted], optimizer: Optimizer) -> Callable[[State, Batch], tuple[State, dict]]:
+    """The training step. Raises ConfigError where a batch-wise objective should be accumulated."""
+    batch_wise = [name for name, (objective, _) in objectives.items() if objective.batch_wise]
+    if optimizer.accumulate > 1 and batch_wise:
+        raise ConfigError(
+            f"optimizer.accumulate={optimizer.accumulate}: the objective {batch_wise[0]!r} compares the examples of a batch with each "
+            "other, so its sum over micro-batches is another loss. Take a smaller batch or more devices."
+        )
+    gradient = partial(_plain if optimizer.accumulate == 1 else _accumulated, model, objectives, optimizer)
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
+        key = jax.random.fold_in(state.key, state.step)
+        trained, frozen = optimizer.split(state.params)
+        grads, metrics, stats, aux = gradient(state, trained, frozen, key, batch_pp(batch))
+        new_trained, opt = optimizer.update(grads, state.opt[PHASE], trained, state.step)
+        params = merge(new_trained, frozen)
+        metrics |= {"grad_norm": optax.tree.norm(grads), "lr": optimizer.schedule(state.step)}
+        ema = optimizer.average(state.ema, params, state.step)
+        return state._replace(step=state.step + 1, params=params, stats=stats, aux=aux, opt={PHASE: opt}, ema=ema), metrics
+
+    return step
+
+
+def _plain(model, objectives, optimizer, state: State, trained, frozen, key, batch):
+    """The gradient of the whole batch at once."""
+
+    def total(trained):
+        losses, stats = _losses(model, objectives, merge(trained, frozen), state.stats, state.aux, state.step, key, batch, True)
+        metrics = _metrics(losses, objectives, state.step)
+        return metrics["loss"], (metrics, stats, {name: loss.aux for name, loss in losses.items()})
+
+    grads, (metrics, stats, aux) = jax.grad(total, has_aux=True)(trained)
+    return grads, metrics, stats, aux
+
+
+def _accumulated(model, objectives, optimizer, state: State, trained, frozen, key, batch):
+    """The gradient of the whole batch, micro-batch by micro-batch: sums weighted by each objective's count of examples.
+
+    With several objectives each has its own count, hence a backward pass of its own.
+    """
+    parts = optimizer.accumulate
+
+    def cut(x):  # row r goes to micro-batch r % parts, so every device keeps its rows
+        x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+        return _constrained(x, PartitionSpec(None, BATCH_AXES))
+
+    def one(carry, part):
+        (stats, aux, grads), (i, micro) = carry, part
+
+        def sums(trained):
+            params, micro_key = merge(trained, frozen), jax.random.fold_in(key, i)
+            losses, new_stats = _losses(model, objectives, params, stats, aux, state.step, micro_key, micro, True)
+            total = {name: loss.weight * objectives[name].weight(state.step) * sum(loss.terms.values()) for name, loss in losses.items()}
+            return total, (losses, new_stats)
+
+        total, pull, (losses, stats) = jax.vjp(sums, trained, has_aux=True)
+        for name in total:
+            (gradient,) = pull({other: jnp.float32(other == name) for other in total})
+            grads[name] = jax.tree.map(jnp.add, grads[name], gradient)
+        aux = {name: loss.aux for name, loss in losses.items()}
+        return (stats, aux, grads), {name: loss._replace(aux=()) for name, loss in losses.items()}
+
+    zeros = {name: jax.tree.map(jnp.zeros_like, trained) for name in objectives}
+    carry = (state.stats, state.aux, zeros)
+    (stats, aux, grads), losses = jax.lax.scan(one, carry, (jnp.arange(parts), jax.tree.map(cut, dict(batch))))
+    count = {name: jnp.maximum(loss.weight.sum(), 1e-9) for name, loss in losses.items()}
+    mean = {name: jax.tree.map(lambda x, n=name: (x * losses[n].weight).sum() / count[n], loss) for name, loss in losses.items()}
+    total = jax.tree.map(lambda *gs: sum(g / c for g, c in zip(gs, count.values(), strict=True)), *(grads[name] for name in count))
+    return total, _metrics(mean, objectives, state.step), stats, aux
+
+
+def _constrained(x: Array, spec: PartitionSpec) -> Array:
+    """`x` laid out as `spec` on the ambient mesh; as it is where there is none."""
+    return x if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(x, spec)
+
+
+class Functions(NamedTuple):
+    """What evaluators get: pure, jitted, of the state and a batch. The moving average stands in for the parameters where there is one."""
+
+    outputs: Callable[..., Outputs]  # outputs(state, batch, names): those of the outputs, replicated
+    losses: Callable[..., dict]  # losses(state, batch, blind): {objective/term: (value, weight)}
+    replicated: Callable[[Array], Array]  # an array of the batch, whole on every device
+
+
+def make_functions(model: Model, objectives: Mapping[str, Weighted]) -> Functions:
+    """See `Functions`. `blind` losses are those of a model whose outputs are all zero: it tells nothing from anything."""
+
+    def outputs(state: State, batch: Batch, names: tuple[str, ...]) -> Outputs:
+        params = state.ema["model"] if state.ema else state.params["model"]
+        found, _ = model.apply({"params": params, **state.stats}, batch_pp(batch), train=False)
+        return {name: _constrained(found[name], PartitionSpec()) for name in names}
+
+    def losses(state: State, batch: Batch, blind: bool = False) -> dict:
+        params, batch = state.ema or state.params, batch_pp(batch)
+        seen = _Blind(model) if blind else model
+        found, _ = _losses(seen, objectives, params, state.stats, state.aux, state.step, state.key, batch, False)
+        flat = {f"{name}/{key}": (value, loss.weight) for name, loss in found.items() for key, value in loss.terms.items()}
+        total = _metrics(found, objectives, state.step)["loss"]
+        return {"total": (total, next(iter(found.values())).weight), **flat}
+
+    replicated = jax.jit(lambda x: _constrained(x, PartitionSpec()))
+    return Functions(jax.jit(outputs, static_argnums=2), jax.jit(losses, static_argnums=2), replicated)
+
+
+class _Blind:
+    """A model whose outputs are all zero."""
+
+    def __init__(self, model: Model):
+        self.model = model
+
+    def apply(self, variables, batch, **kwargs):
+        outputs, stats = self.model.apply(variables, batch, **kwargs)
+        return jax.tree.map(jnp.zeros_like, outputs), stats
