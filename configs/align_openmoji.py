@@ -32,6 +32,7 @@ def get_config(arg=""):
         name="adamw", lr=2e-3, schedule="cosine", warmup=1 if arg.smoke else 150, rules=[(".*/(bias|scale)|.*log_scale", {}), (".*", dict(decay=0.1))]
     )
     c.mesh = dict(data=-1, fsdp=1)
+    c.log = dict(every=10)
     c.evals = dict(
         retrieval=dict(name="retrieval", every=250),
         loss=dict(name="loss", every=250),

@@ -181,7 +181,7 @@ def write_atomic(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(text)
+        scratch.write_text(text, encoding="utf-8")
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -211,7 +211,7 @@ def load_artifact(path: Path) -> Artifact:
         content = fields["content"]
         return Item(**{**fields, "content": base64.b64decode(content["png"]) if isinstance(content, dict) else content})
 
-    fields = json.loads(path.read_text())
+    fields = json.loads(path.read_text(encoding="utf-8"))
     cls = _ARTIFACTS[fields.pop("artifact")]
     if cls is Gallery:
         fields = {"queries": [item(q) for q in fields["queries"]], "results": [[item(r) for r in row] for row in fields["results"]]}

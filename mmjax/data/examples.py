@@ -6,7 +6,7 @@ import logging
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from mmjax.data.pp.builder import Padded, Pipeline
 log = logging.getLogger("mmjax")
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where examples come from: one split of a data set, with random access from several threads.
 
@@ -43,12 +44,17 @@ class Spec(NamedTuple):
     ragged: bool
 
 
-def nth_text(field: Any, n: int) -> Any:
-    """The field (a string, a list of strings, or a dict of these) with only its n-th text, None where there is none."""
-    if isinstance(field, Mapping):
-        return {name: text for name, value in field.items() if (text := nth_text(value, n)) is not None} or None
-    texts = [field] if isinstance(field, str) else (field or [])
-    return [texts[n]] if n < len(texts) else None
+def field(example: Mapping[str, Any], stream: str) -> Any:
+    """What an example has for a stream: the field of its name, or else of its kind."""
+    return example.get(stream, example.get(kind(stream)))
+
+
+def nth_text(texts: Any, n: int) -> Any:
+    """Of a field (a string, a list of strings, or a dict of these) the n-th text, by language in a dict; None where there is none."""
+    if isinstance(texts, Mapping):
+        return {name: text for name, value in texts.items() if (text := nth_text(value, n)) is not None} or None
+    texts = [texts] if isinstance(texts, str) else (texts or [])
+    return texts[n] if n < len(texts) else None
 
 
 class Unreadable(Exception):
@@ -79,7 +85,8 @@ class Examples:
     ):
         self.source, self.pipelines, self.split, self.seed = source, dict(sorted(pipelines.items())), split, seed
         self.rows, self.max_unreadable = rows, max_unreadable
-        self.unreadable: dict[int, str] = {}
+        self.unreadable: dict[int, str] = {}  # by item of the source, why
+        self._failed: dict[int, str] = {}  # by row: of an item's texts some can be readable
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
         self._lock = threading.Lock()
         self._hashes = {stream: zlib.crc32(stream.encode()) for stream in pipelines}
@@ -95,23 +102,29 @@ class Examples:
             Unreadable: with the reason, which is kept in `unreadable` too.
         """
         index, text = (row, None) if self.rows is None else self.rows[row]
-        if index in self.unreadable:
-            raise Unreadable(self.unreadable[index])
+        if row in self._failed:
+            raise Unreadable(self._failed[row])
         try:
             fields = self._fixed(index)
             out: dict[str, Any] = {"key": fields["key"]}
             for stream, pipeline in self.pipelines.items():
-                rng = None if self.seed is None else np.random.default_rng((self.seed, epoch, index, self._hashes[stream]))
-                value = fields[stream]
+                value, start = fields[stream], pipeline.fixed
                 if text is not None and kind(stream) == "text":
-                    value = nth_text(value, text)
-                start = 0 if text is not None and kind(stream) == "text" else pipeline.fixed
+                    value, start = nth_text(value, text), 0
+                rng = self._rng(stream, epoch, index) if True in pipeline.draws else None
                 stop = pipeline.readable if shown else None
                 out[stream] = None if value is None else pipeline(value, rng, start=start, stop=stop)
         except Exception as error:
-            self._account(index, error)
-            raise Unreadable(self.unreadable[index]) from error
+            self._account(row, error)
+            raise Unreadable(self._failed[row]) from error
         return out
+
+    def _rng(self, stream: str, epoch: int, index: int) -> np.random.Generator | None:
+        """Of its own for every use, so that an example does not depend on what was read before it."""
+        if self.seed is None:
+            return None
+        words = (self.seed % 2**32, self.seed >> 32, epoch, index, self._hashes[stream])
+        return np.random.default_rng(np.array(words, np.uint32))  # from an array it is made twice as fast
 
     def shown(self, row: int) -> dict[str, Any]:
         """What a person is shown of a row: pictures as the model gets them, texts as strings; None for what cannot be read."""
@@ -136,23 +149,28 @@ class Examples:
         example = self.source[index]
         fields: dict[str, Any] = {"key": int(example.get("key", index))}
         for stream, pipeline in self.pipelines.items():
-            value = example.get(stream, example.get(kind(stream)))
+            value = field(example, stream)
             as_it_is = value is None or (self.rows is not None and kind(stream) == "text")
             fields[stream] = value if as_it_is else pipeline(value, None, stop=pipeline.fixed)
         if self._cache is not None:
+            for value in fields.values():
+                if isinstance(value, np.ndarray):
+                    value.flags.writeable = False  # an operation that works in place would change it for every later epoch
             self._cache[index] = fields
         return fields
 
-    def _account(self, index: int, error: Exception) -> None:
+    def _account(self, row: int, error: Exception) -> None:
         if isinstance(error, DataError | ConfigError):
             raise error
+        index, why = row if self.rows is None else self.rows[row][0], f"{type(error).__name__}: {error}".removesuffix(": ")
         with self._lock:
+            self._failed[row] = why
             if index in self.unreadable:
                 return
-            self.unreadable[index] = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self.unreadable[index] = why
             count = len(self.unreadable)
         if count <= 5:
-            log.warning("Item %d of the %s split is unreadable and left out (%s).", index, self.split, self.unreadable[index])
+            log.warning("Item %d of the %s split is unreadable and left out (%s).", index, self.split, why)
         if count > max(1, self.max_unreadable * len(self.source)):
             shown = "; ".join(f"item {i}: {why}" for i, why in list(self.unreadable.items())[:3])
             raise DataError(
@@ -175,13 +193,14 @@ class Examples:
                 if stream != "key" and stream not in spec and value is not None:
                     array, ragged = (value.value, True) if isinstance(value, Padded) else (value, False)
                     if not isinstance(array, np.ndarray):
-                        raise ConfigError(
-                            f"data.pp.{stream} ends with {self.pipelines[stream].names[-1]}, which gives {type(array).__name__}, not an array."
-                        )
+                        last = self.pipelines[stream].names[-1]
+                        raise ConfigError(f"data.pp.{stream} ends with {last}, which gives {type(array).__name__}, not an array.")
                     spec[stream] = Spec(array.shape, array.dtype, ragged)
             if len(spec) == len(self.pipelines):
                 return spec
             known |= {name for name, value in self.source[row if self.rows is None else self.rows[row][0]].items() if value is not None}
+        if self.unreadable and not known:
+            raise DataError(f"Nothing in the {self.split} split is readable: {next(iter(self.unreadable.values()))}.")
         missing = next(stream for stream in self.pipelines if stream not in spec)
         raise ConfigError(f"data.pp.{missing}: no example of the {self.split} split has it. They have: {', '.join(sorted(known))}.")
 
@@ -200,7 +219,8 @@ class Examples:
                 if spec.ragged:
                     value, valid[row] = value
                 if value.shape != spec.shape:
-                    raise DataError(f"data.pp.{stream} gives {value.shape} here and {spec.shape} elsewhere: let it end in one size, as by resize().")
+                    sizes = f"{value.shape} here and {spec.shape} elsewhere"
+                    raise DataError(f"data.pp.{stream} gives {sizes}: let it end in one size, as by resize().")
                 values[row] = value
             batch[stream], batch[f"{stream}/present"] = values, here
             batch[f"{stream}/key"] = np.array([-1 if e is None else e["key"] for e in examples], np.int32)

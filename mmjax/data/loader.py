@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmjax import config
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import BATCH_AXES, MASK, kind
-from mmjax.data.examples import Examples, Source, Spec, Unreadable, nth_text
+from mmjax.data.examples import Examples, Source, Spec, Unreadable, field, nth_text
 from mmjax.data.pp.builder import Pipeline, parse
 from mmjax.data.tokenizers import Tokenizer, make_tokenizer
 
@@ -67,11 +68,11 @@ class Data:
             raise ConfigError("data.pp names no stream.")
         config.check_part("data.sources", source, "data.source", provided=("split",))
         config.check_call(make_tokenizer, self.tokenizer_config, "data.tokenizer", provided=("texts",))
-        self.parse(self.pp, _NoTokenizer())
+        self._parse(self.pp, tokenizer=None)
 
-    def parse(self, pp: Mapping[str, str], tokenizer: Any = None) -> dict[str, Pipeline]:
-        """The pipelines of some streams, checked."""
-        return {stream: parse(text, stream, {"tokenizer": tokenizer or self.tokenizer}) for stream, text in pp.items()}
+    def _parse(self, pp: Mapping[str, str], tokenizer: Tokenizer | None) -> dict[str, Pipeline]:
+        """The pipelines of some streams; without a tokenizer they are checked and can run up to `tokens`."""
+        return {stream: parse(text, stream, {"tokenizer": tokenizer}) for stream, text in pp.items()}
 
     def source(self, split: str) -> Source:
         """One split of the source, opened once."""
@@ -100,26 +101,24 @@ class Data:
     def _training_texts(self, draws: int = 4) -> Iterator[str]:
         """What the model will read: the training texts as the operations before `tokens` give them, several draws each."""
         source = self.source("train")
-        for stream, pipeline in self.parse(self.pp, _NoTokenizer()).items():
+        for stream, pipeline in self._parse(self.pp, tokenizer=None).items():
             if "tokens" not in pipeline.names:
                 continue
             for i in range(len(source)):
-                for draw in range(draws):
-                    try:
-                        example = source[i]
-                        field = example.get(stream, example.get(kind(stream)))
-                        text = pipeline(field, np.random.default_rng((self.seed, draw, i)), stop=pipeline.readable)
-                    except Exception:  # unreadable: counted when training meets it
-                        break
-                    if isinstance(text, str):
-                        yield text
+                try:
+                    texts = field(source[i], stream)
+                    rngs = (np.random.default_rng((self.seed, draw, i)) for draw in range(draws))
+                    drawn = [] if texts is None else [pipeline(texts, rng, stop=pipeline.readable) for rng in rngs]
+                except Exception:  # unreadable: counted when training meets it
+                    continue
+                yield from (text for text in drawn if isinstance(text, str))
 
     def examples(self, split: str, pp: Mapping[str, str] | None = None, *, train: bool = False, all_texts: bool = False) -> Examples:
         """A split behind its pipelines (the run's, or `pp`). With `all_texts` every text of an example is a row."""
         pp = dict(self.pp if pp is None else pp)
         name = (split, tuple(sorted(pp.items())), train, all_texts)
         if name not in self._examples:
-            pipelines, rows = self.parse(pp), None
+            pipelines, rows = self._parse(pp, self.tokenizer), None
             if all_texts:
                 rows = list(self._text_rows(split, pipelines))
             self._examples[name] = Examples(
@@ -134,15 +133,21 @@ class Data:
         return self._examples[name]
 
     def _text_rows(self, split: str, pipelines: Mapping[str, Pipeline]) -> Iterator[tuple[int, int]]:
-        source = self.source(split)
-        ((stream, pipeline),) = ((s, p) for s, p in pipelines.items() if kind(s) == "text")
+        """(example, which of its texts) for every text that the operations keep."""
+        source, found = self.source(split), [stream for stream in pipelines if kind(stream) == "text"]
+        if len(found) != 1:
+            raise ConfigError(f"Every text as a row needs one stream of texts, not {len(found)} ({', '.join(pipelines)}).")
+        stream, pipeline = found[0], pipelines[found[0]]
         for i in range(len(source)):
-            example = source[i]
-            field, n = example.get(stream, example.get("text")), 0
-            while (text := nth_text(field, n)) is not None:
-                if pipeline(text, None) is not None:
-                    yield i, n
-                n += 1
+            n = 0
+            try:
+                texts = field(source[i], stream)
+                while (text := nth_text(texts, n)) is not None:
+                    if pipeline(text, None, stop=pipeline.readable) is not None:
+                        yield i, n
+                    n += 1
+            except Exception:  # a row all the same: unreadable, and counted when it is read
+                yield i, n
 
     @property
     def spec(self) -> dict[str, Spec]:
@@ -206,7 +211,7 @@ class Data:
 
     def _placed(self, batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
         sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
-        place: Callable = lambda array: jax.make_array_from_process_local_data(sharding, array)
+        place = partial(jax.make_array_from_process_local_data, sharding)
         ahead: deque = deque()
         for batch in batches:
             ahead.append(jax.tree.map(place, batch))
@@ -233,10 +238,6 @@ class SplitView(NamedTuple):
     def examples(self, pp: Mapping[str, str] | None = None, *, all_texts: bool = False) -> Examples:
         """The rows behind `batches`, in the same order, on the host."""
         return self.data.examples(self.split, pp, all_texts=all_texts)
-
-
-class _NoTokenizer:
-    """Stands in while a pipeline is only checked."""
 
 
 def _process_rows(size: int) -> range:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import SupportsInt
 
 from mmjax.config import ConfigError, DataError, nearest
+from mmjax.contract import write_atomic
 
 PAD, BEGIN, END = 0, 1, 2
 _SPECIAL = ["<pad>", "<begin>", "<end>"]
@@ -25,9 +27,9 @@ class Tokenizer:
         """Ids of `text`, without begin and end."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text of `ids`, special tokens left out."""
-        return self._tokenizer.decode([int(i) for i in ids if i > END])
+        return self._tokenizer.decode([i for i in map(int, ids) if i > END])
 
     @property
     def fingerprint(self) -> str:
@@ -36,8 +38,7 @@ class Tokenizer:
 
     def save(self, path: Path) -> None:
         """Writes the library's own JSON format."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._tokenizer.save(str(path))
+        write_atomic(path, self._tokenizer.to_str(pretty=True))
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -45,7 +46,10 @@ class Tokenizer:
         from tokenizers import Tokenizer as Library
 
         try:
-            return cls(Library.from_file(str(path)))
+            tokenizer = Library.from_file(str(path))
+            if [tokenizer.token_to_id(token) for token in _SPECIAL] != [PAD, BEGIN, END]:
+                raise ValueError(f"its first tokens are not {', '.join(_SPECIAL)}")
+            return cls(tokenizer)
         except Exception as error:
             raise DataError(f"{path} is no tokenizer file that can be read ({error}). Use a new workdir, or put the file back.") from None
 

@@ -32,9 +32,10 @@ class Norm(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], present: Bool[Array, " B"], *, train: bool) -> Float[Array, "B H W C"]:
         scale = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
         if self.kind == "batch":
-            norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype, scale_init=scale, name="batch")
-            normed = norm(x, mask=present[:, None, None, None])
-            return zero_where_not(present, normed)  # a batch without one present row has no statistics
+            some = present.any()  # a batch without one present row has no statistics and leaves the running ones as they are
+            momentum = jnp.where(some, 0.9, 1.0)
+            norm = nn.BatchNorm(use_running_average=not train, momentum=momentum, dtype=self.dtype, scale_init=scale, name="batch")
+            return zero_where_not(present, norm(x, mask=(present | ~some)[:, None, None, None]))
         groups = next(g for g in (32, 16, 8, 4, 2, 1) if x.shape[-1] % g == 0)
         return nn.GroupNorm(groups, dtype=self.dtype, scale_init=scale, name="group")(x)
 
@@ -72,10 +73,16 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B H W C"], valid: Shaped[Array, "..."] | None = None, present: Bool[Array, " B"] | None = None, *, train: bool
+        self,
+        x: Float[Array, "B H W C"],
+        valid: Shaped[Array, "..."] | None = None,
+        present: Bool[Array, " B"] | None = None,
+        *,
+        train: bool,
     ) -> Encoding:
-        if self.norm not in ("group", "batch") or self.stem not in ("imagenet", "small"):
-            raise ConfigError(f"resnet: norm={self.norm!r} (group, batch) or stem={self.stem!r} (imagenet, small) is unknown.")
+        for key, known in {"norm": ("group", "batch"), "stem": ("imagenet", "small")}.items():
+            if getattr(self, key) not in known:
+                raise ConfigError(f"resnet: {key}={getattr(self, key)!r} is unknown ({', '.join(known)}).")
         present = jnp.ones(x.shape[0], bool) if present is None else present
         x = zero_where_not(present, x).astype(self.dtype)
         small = self.stem == "small"

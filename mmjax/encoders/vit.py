@@ -44,11 +44,18 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B H W C"], valid: Shaped[Array, "..."] | None = None, present: Bool[Array, " B"] | None = None, *, train: bool
+        self,
+        x: Float[Array, "B H W C"],
+        valid: Shaped[Array, "..."] | None = None,
+        present: Bool[Array, " B"] | None = None,
+        *,
+        train: bool,
     ) -> Encoding:
         rows, height, width, _ = x.shape
         if self.pool not in ("mean", "class", "attention") or self.positions not in ("learned", "sincos"):
-            raise ConfigError(f"vit: pool={self.pool!r} (mean, class, attention) or positions={self.positions!r} (learned, sincos) is unknown.")
+            raise ConfigError(
+                f"vit: pool={self.pool!r} (mean, class, attention) or positions={self.positions!r} (learned, sincos) is unknown."
+            )
         if height % self.patch or width % self.patch:
             raise ConfigError(f"vit: patches of {self.patch} do not divide an image of {height} x {width}.")
         present = jnp.ones(rows, bool) if present is None else present
@@ -67,7 +74,9 @@ class ViT(nn.Module):
             learned = self.param("extra_tokens", nn.initializers.normal(0.02), (1, extra, self.width), jnp.float32)
             x = jnp.concatenate([jnp.broadcast_to(learned.astype(x.dtype), (rows, extra, self.width)), x], axis=1)
 
-        x, stages = Transformer(self.depth, self.heads, self.mlp_ratio, dropout=self.dropout, dtype=self.dtype, name="transformer")(x, train=train)
+        x, stages = Transformer(self.depth, self.heads, self.mlp_ratio, dropout=self.dropout, dtype=self.dtype, name="transformer")(
+            x, train=train
+        )
         if self.pool == "class":
             pooled = x[:, 0]
         elif self.pool == "mean":

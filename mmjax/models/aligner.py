@@ -7,7 +7,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from mmjax import config, contract
 from mmjax.contract import Batch, Outputs
@@ -35,7 +34,7 @@ class Aligned(nn.Module):
             encoder, projection = towers[owner]
             present = contract.present(batch, stream)
             encoding = encoder(batch[stream], batch.get(f"{stream}/valid"), present, train=train)
-            z = unit(projection(encoding.pooled).astype(jnp.float32))
+            z = unit(projection(encoding.pooled.astype(jnp.float32)))
             outputs[f"{stream}/z"] = zero_where_not(encoding.present, z)
             outputs[f"{stream}/tokens"] = encoding.tokens
             outputs[f"{stream}/valid"] = encoding.valid

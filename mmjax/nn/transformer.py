@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
+
+from mmjax.config import ConfigError
 
 Dtype = str | jnp.dtype
 
@@ -30,18 +34,18 @@ class Attention(nn.Module):
     ) -> Float[Array, "B N D"]:
         width = x.shape[-1]
         if width % self.heads:
-            raise ValueError(f"A width of {width} does not split into {self.heads} heads.")
+            raise ConfigError(f"A width of {width} does not split into {self.heads} heads.")
         context = x if context is None else context
-        dense = lambda name: nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name)
-        split = lambda y: rearrange(y, "b n (h d) -> b n h d", h=self.heads)
+        dense = partial(nn.Dense, width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        split = partial(rearrange, pattern="b n (h d) -> b n h d", h=self.heads)
         attended = jax.nn.dot_product_attention(
-            split(dense("query")(x)),
-            split(dense("key")(context)),
-            split(dense("value")(context)),
+            split(dense(name="query")(x)),
+            split(dense(name="key")(context)),
+            split(dense(name="value")(context)),
             mask=None if valid is None else valid[:, None, None, :],
             is_causal=self.causal,
         )
-        return dense("out")(rearrange(attended, "b n h d -> b n (h d)"))
+        return dense(name="out")(rearrange(attended, "b n h d -> b n (h d)"))
 
 
 class Mlp(nn.Module):

@@ -68,8 +68,9 @@ class Contrastive:
             terms[f"{a}_{b}"] = self._pair(ctx.params, scale * similarity, positive, both) / len(self.pairs)
             best = jnp.where(both[None, :], similarity, -jnp.inf).argmax(axis=1)
             right = jnp.take_along_axis(positive, best[:, None], axis=1)[:, 0] & both
-            metrics[f"{a}_{b}/accuracy"] = right.sum() / jnp.maximum(both.sum(), 1)
-            weight = weight + both.sum() / len(self.pairs)
+            count = both.sum().astype(jnp.float32)
+            metrics[f"{a}_{b}/accuracy"] = right.sum().astype(jnp.float32) / jnp.maximum(count, 1)
+            weight = weight + count / len(self.pairs)
         return Loss(terms, weight, metrics)
 
     def _pair(self, params: Any, logits: Float[Array, "A A"], positive: Array, both: Array) -> Float[Array, ""]:

@@ -16,12 +16,12 @@ def softmax_loss(
     that do not count are not in the normalisation. A row without a positive among the columns does not count.
     """
     positive = positive & columns[None, :]
-    count = positive.sum(axis=1)
+    count = positive.sum(axis=1).astype(logits.dtype)
     rows = rows & (count > 0)
     logits = jnp.where(columns[None, :], logits, -1e30)
     log_p = logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)
     per_row = -jnp.where(positive, log_p, 0.0).sum(axis=1) / jnp.maximum(count, 1)
-    return jnp.where(rows, per_row, 0.0).sum() / jnp.maximum(rows.sum(), 1)
+    return jnp.where(rows, per_row, 0.0).sum() / jnp.maximum(rows.sum().astype(logits.dtype), 1)
 
 
 def sigmoid_loss(
@@ -30,11 +30,11 @@ def sigmoid_loss(
     """Binary cross-entropy of every pair, summed, per row that counts: Zhai et al., 2023, 'Sigmoid Loss', eq. 1 and algorithm 1."""
     pairs = rows[:, None] & columns[None, :]
     per_pair = -jax.nn.log_sigmoid(jnp.where(positive, logits, -logits))
-    return jnp.where(pairs, per_pair, 0.0).sum() / jnp.maximum(rows.sum(), 1)
+    return jnp.where(pairs, per_pair, 0.0).sum() / jnp.maximum(rows.sum().astype(logits.dtype), 1)
 
 
 @jax.custom_vjp
-def bounded_above(x: Float[Array, ""], limit: float) -> Float[Array, ""]:
+def bounded_above(x: Float[Array, ""], limit: Float[Array, ""] | float) -> Float[Array, ""]:
     """min(x, limit), whose gradient at the limit can still lower `x`; the plain minimum would leave it stuck there."""
     return jnp.minimum(x, limit)
 

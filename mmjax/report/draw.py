@@ -12,6 +12,7 @@ import io
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -62,9 +63,9 @@ def panel_svg(panel: Panel, prefix: str, alt: str) -> Markup:
     """Draws a panel. `prefix` keeps its element ids apart from those of the page's other drawings."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 10, "text.color": _MUTED, "axes.edgecolor": _LINE,
         "xtick.color": _LINE, "ytick.color": _LINE, "xtick.labelcolor": _MUTED, "ytick.labelcolor": _MUTED,
     }  # fmt: skip
@@ -75,7 +76,8 @@ def panel_svg(panel: Panel, prefix: str, alt: str) -> Markup:
         axes.grid(axis="y", color=_LINE, linewidth=0.6)
         for i, line in enumerate(panel.lines):
             _draw_line(axes, line, f"#0a0c{i % SERIES:02x}", MARKS[i % SERIES])
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        steps = {step for line in panel.lines for step in line.curve}
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True) if len(steps) > 1 else FixedLocator(list(steps)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5), useMathText=False)
@@ -111,8 +113,8 @@ def _for_page(svg: str, prefix: str, alt: str) -> Markup:
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     for colour, variable in _COLOURS.items():
         svg = svg.replace(colour, f"var({variable})")
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
-    head = f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt)}">'
+    box = re.findall(r'viewBox="[\d. ]+"', svg)[0]
+    head = f'<svg class="chart" {box} role="img" aria-label="{escape(alt)}">'
     return Markup(head + svg[svg.index(">") + 1 :])
 
 
@@ -153,7 +155,8 @@ def matrix_svg(matrix: Matrix, alt: str) -> Markup:
         for (i, j), value in np.ndenumerate(values):
             dark = np.isfinite(value) and shade[i, j] < 0.6
             number = f"{value:.2g}" if np.isfinite(value) else "–"
-            out.append(_text(number, left + (j + 0.5) * cell, top + (i + 0.5) * cell, "middle", f' class="{"on-dark" if dark else "on-light"}"'))
+            ink = ' class="on-dark"' if dark else ' class="on-light"'
+            out.append(_text(number, left + (j + 0.5) * cell, top + (i + 0.5) * cell, "middle", ink))
     out.append(_text(show(high), left + w + 28, top + 5, "start"))
     out.append(_text(show(low), left + w + 28, top + bar_height - 5, "start"))
     total_w, total_h = left + w + 80, top + bar_height + 8

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mmjax.contract import Bars, Gallery, Matrix, Table
+from mmjax.contract import Bars, Gallery, Matrix, Table, write_atomic
 from mmjax.report import draw, metrics
 from mmjax.report.run import Found, Run, read_run
 
@@ -26,34 +26,37 @@ OPEN_PANELS = 6  # validation panels in sight; the rest is folded
 def write_report(workdir: Path, main: str | None = None) -> Path:
     """Writes `workdir/report.html` from what is there and returns its path.
 
-    `main` is the metric of the headline, `test/retrieval/text_to_image/r@10`; left out, the report picks one.
+    `main` is the metric of the headline, `test/retrieval/text_to_image/r@10`; left out, it is the one that the config
+    keeps the best checkpoint by, on test data, or else the report picks one.
     Whatever is missing or cannot be read is said on the page. Raises `FileNotFoundError` if there is no folder.
     """
     import jinja2
 
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     templates.filters |= {"show": metrics.show, "ratio": metrics.show_ratio, "words": metrics.words, "png": draw.png_uri, "upper": _upper}
     run = read_run(Path(workdir))
     page = templates.get_template("page.html.jinja").render(**describe(run, main))
     path = run.path / "report.html"
-    path.write_text(page, encoding="utf-8")
+    write_atomic(path, page)
     return path
 
 
 def describe(run: Run, main: str | None = None) -> dict[str, Any]:
     """All that the template shows."""
-    rows = metrics.read_metrics(run.results)
-    best = metrics.main_metric(rows, main)
-    if main is not None and best is None:
-        run.problems.append(f"results.json has no {main}, the metric asked for as headline.")
+    final = metrics.read_metrics(run.results)
+    # A run that is still going or was stopped is judged by what it logged last.
+    logged = {} if final else {key: list(curve.values())[-1] for key, curve in run.history.items()}
+    rows = final or [m for m in metrics.read_metrics(logged) if m.split != "train"]
+    best = _main(run, rows, main)
     shown = list(_artifacts(run))  # it may find problems
     return {
         "name": run.name,
         "facts": _facts(run),
         "headline": metrics.headline(best) if best else "",
-        "tiles": [_tile(m) for m in rows if best and m.split == best.split and m.name == best.name][:4],
+        "final": bool(final),
+        "tiles": [_tile(m) for m in rows if best and (m.split, m.name, m.depth) == (best.split, best.name, best.depth)][:4],
+        "step": _plain("step", run.results.get("step", "")) if final else "",
         "tables": [_metrics_table(rows, split) for split in metrics.SPLITS if any(m.split == split for m in rows)],
         "curves": _curves(run),
         "artifacts": [a for a in shown if a["split"] != "data"],
@@ -65,6 +68,20 @@ def describe(run: Run, main: str | None = None) -> dict[str, Any]:
         "command": _find(run.environment, "command", "argv"),
         "problems": run.problems,
     }
+
+
+def _main(run: Run, rows: list[metrics.Metric], main: str | None) -> metrics.Metric | None:
+    """The headline's metric: the one asked for, else the one that checkpoints are kept by, else the best known one."""
+    if main is not None:
+        found = metrics.main_metric(rows, main)
+        if found is None:
+            run.problems.append(f"results.json has no {main}, the metric asked for as headline.")
+        return found
+    checkpoint = run.config.get("checkpoint")
+    kept = checkpoint.get("best") if isinstance(checkpoint, dict) else None
+    keys = ["test/" + kept.partition("/")[2], kept] if isinstance(kept, str) else []
+    found = [metric for key in keys if (metric := metrics.main_metric(rows, key)) and math.isfinite(metric.value)]
+    return found[0] if found else metrics.main_metric(rows)
 
 
 def _find(flat: dict[str, str], *names: str) -> str:
@@ -83,14 +100,15 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     stood = run.results.get("step")
     done = int(stood) if done is None and isinstance(stood, float) and math.isfinite(stood) else done
     progress = "" if done is None else f"{done:,} of {steps:,}" if isinstance(steps, int) else f"{done:,}"
+    times = (t for key in ("time/total_s", "time/train_s") if isinstance(t := run.results.get(key), float))
     facts = {
         "started": _find(env, "started", "start_time", "start", "date", "time").replace("T", " ")[:19],
         "config": config,
         "seed": str(run.config.get("seed", "")),
         "last step": progress,
-        "commit": _find(env, "commit", "git_commit", "git")[:12],
+        "commit": _find(env, "commit", "git_commit")[:12] + (" with changes" if _find(env, "git_changes", "dirty") == "True" else ""),
         "devices": _find(env, "devices", "device", "device_kind", "backend"),
-        "time": metrics.show_seconds(run.results.get("time/total_s", run.seconds)).replace("–", ""),
+        "time": metrics.show_seconds(next(times, run.seconds)).replace("–", ""),
     }
     return [(name, value) for name, value in facts.items() if value]
 
@@ -109,10 +127,16 @@ def _metrics_table(rows: list[metrics.Metric], split: str) -> dict[str, Any]:
     groups: dict[str, list[metrics.Metric]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
+    # Breakdowns, such as a group per language, are folded where they would hide what they break down.
+    deep = {name for name in groups if name.count("/") > 1}
+    deep = deep if len(deep) > 3 and len(deep) < len(groups) else set()
+    shown = {name: found for name, found in groups.items() if name not in deep}
+    folded = {name: found for name, found in groups.items() if name in deep}
     columns = metrics.baseline_columns(rows)
     # The usual baselines keep their columns when they are missing, so that the missing shows.
     columns = [b for b in metrics.BASELINES if b not in columns] + columns
-    return {"split": split, "columns": sorted(columns, key=lambda b: (*metrics.BASELINES, b).index(b)), "groups": groups, "rows": len(rows)}
+    columns = sorted(columns, key=lambda b: (*metrics.BASELINES, b).index(b))
+    return {"split": split, "columns": columns, "tables": [t for t in (shown, folded) if t]}
 
 
 def _other_numbers(run: Run) -> dict[str, list[tuple[str, str]]]:
@@ -120,7 +144,7 @@ def _other_numbers(run: Run) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {"counts": [], "timings": [], "others": []}
     for key in sorted(run.results, key=metrics.natural):
         value = run.results[key]
-        if "/" in key and key.split("/")[0] in metrics.SPLITS and isinstance(value, float):
+        if key == "step" or ("/" in key and key.split("/")[0] in metrics.SPLITS and isinstance(value, float)):
             continue
         counts, timings = key.startswith("data/") or "unreadable" in key, key.startswith("time/") or key.endswith("_s")
         found["counts" if counts else "timings" if timings else "others"].append((key, _plain(key, value)))
@@ -158,9 +182,14 @@ def _curves(run: Run) -> dict[str, Any]:
     return {"groups": drawn, "left_out": sum(map(len, groups.values())) - count, "missing": missing}
 
 
+def _tells_how_it_went(key: str) -> bool:
+    return key.rsplit("/", 1)[-1] in RUNNING or not key.startswith(("train/", "validation/", "test/"))
+
+
 def _train_panels(run: Run) -> list[draw.Panel]:
-    keys = [k for k in run.history if k.startswith("train/") and "loss" in k]
-    return [draw.Panel(key, [draw.Line(key, run.history[key])]) for key in sorted(keys, key=lambda k: (k.count("/"), metrics.natural(k)))]
+    keys = [k for k in run.history if k.startswith("train/") and not _tells_how_it_went(k)]
+    keys.sort(key=lambda k: ("loss" not in k, k.count("/"), metrics.natural(k)))
+    return [draw.Panel(key, [draw.Line(key, run.history[key])]) for key in keys]
 
 
 def _running_panels(run: Run) -> list[draw.Panel]:
@@ -168,15 +197,19 @@ def _running_panels(run: Run) -> list[draw.Panel]:
         name = key.rsplit("/", 1)[-1]
         return (RUNNING.index(name) if name in RUNNING else len(RUNNING), metrics.natural(key))
 
-    keys = [k for k in run.history if not k.startswith(("validation/", "test/")) and not (k.startswith("train/") and "loss" in k)]
-    return [draw.Panel(key, [draw.Line(key, run.history[key])]) for key in sorted(keys, key=order)]
+    keys = sorted(filter(_tells_how_it_went, run.history), key=order)
+    return [draw.Panel(key, [draw.Line(key, run.history[key])]) for key in keys]
 
 
 def _evaluation_panels(run: Run) -> list[draw.Panel]:
     """Metrics that differ only by a number share a panel: r@1, r@5 and r@10 do, the median rank has its own."""
     keys = [k for k in run.history if k.startswith(("validation/", "test/"))]
     panels: dict[str, draw.Panel] = {}
-    for key in sorted(metrics.split_baselines(keys), key=lambda k: ("loss" not in k, k.count("/"), metrics.natural(k))):
+
+    def order(key: str) -> tuple[Any, ...]:
+        return "loss" not in key, key.count("/"), metrics.lower_is_better(key), metrics.backward(key), metrics.natural(key)
+
+    for key in sorted(metrics.split_baselines(keys), key=order):
         group, _, name = key.rpartition("/")
         family = f"{group}/{re.sub('[0-9]+', '', name)}"
         panel = panels.setdefault(family, draw.Panel(key))
@@ -192,7 +225,7 @@ def _best(key: str, curve: dict[int, float]) -> int | None:
     """The step of the best value, the earliest of equals."""
     finite = {step: value for step, value in curve.items() if math.isfinite(value)}
     pick = min if metrics.lower_is_better(key) else max
-    return pick(finite, key=finite.get) if finite else None
+    return pick(finite, key=lambda step: finite[step]) if finite else None
 
 
 def _chance(run: Run, key: str) -> float:
@@ -207,14 +240,14 @@ def _figure(panel: draw.Panel, prefix: str) -> dict[str, Any]:
     for i, line in enumerate(panel.lines):
         finite = [(step, v) for step, v in line.curve.items() if math.isfinite(v)]
         said = f"last {metrics.show(finite[-1][1])} at step {finite[-1][0]:,}" if finite else "no finite value"
-        if line.best is not None:
+        if len(line.curve) == 1:
+            said = f"{metrics.show(finite[0][1])} at step {finite[0][0]:,}, one point so far" if finite else said
+        elif line.best is not None:
             said = f"best {metrics.show(line.curve[line.best])} at step {line.best:,}, {said}"
         elif finite:
             said = f"first {metrics.show(finite[0][1])}, {said}"
         if math.isfinite(line.chance):
             said += f", chance {metrics.show(line.chance)} (dashed)"
-        if len(line.curve) == 1:
-            said += ", one point so far"
         sign = draw.MARK_SIGNS[i % draw.SERIES]
         name = line.name if len(panel.lines) > 1 else ""
         legend.append({"sign": sign, "series": i % draw.SERIES, "name": name, "said": said})
@@ -234,8 +267,8 @@ def _artifacts(run: Run) -> Iterable[dict[str, Any]]:
     def order(found: Found) -> tuple[Any, ...]:
         split = metrics.SPLITS.index(found.split) if found.split in metrics.SPLITS else len(metrics.SPLITS)
         data = first_data.index(found.name) if found.name in first_data else len(first_data)
-        reverse = [-ord(c) for c in found.name] if found.name.startswith("gallery") else []  # text to image before image to text
-        return split, found.evaluator, data if found.split == "data" else 0, kinds[type(found.artifact)], reverse, found.name
+        kind = kinds[type(found.artifact)]
+        return split, found.evaluator, data if found.split == "data" else 0, kind, metrics.backward(found.name), found.name
 
     for found in sorted(run.artifacts, key=order):
         kind = type(found.artifact).__name__.lower()
@@ -252,6 +285,8 @@ def _artifacts(run: Run) -> Iterable[dict[str, Any]]:
 def _gallery(gallery: Gallery, _: str) -> dict[str, Any]:
     rows = []
     for query, results in zip(gallery.queries, gallery.results, strict=True):
+        if not all(isinstance(item.content, str | bytes) for item in (query, *results)):
+            raise ValueError("an item that is neither a picture nor a text")
         rank = next((i for i, item in enumerate(results, start=1) if item.correct), None)
         judged = any(item.correct is not None for item in results)
         said = "" if not judged else f"right one at rank {rank}" if rank else f"none of these {len(results)} is right"

@@ -30,6 +30,7 @@ class Metric:
 
     @property
     def split(self) -> str:
+        """The first component."""
         return self.key.split("/")[0]
 
     @property
@@ -38,11 +39,18 @@ class Metric:
         return "/".join(self.key.split("/")[1:-1])
 
     @property
+    def depth(self) -> int:
+        """How far down it stands: breakdowns, such as by language, are deeper than what they break down."""
+        return self.key.count("/")
+
+    @property
     def name(self) -> str:
+        """The last component."""
         return self.key.split("/")[-1]
 
     @property
     def lower(self) -> bool:
+        """Whether less is better."""
         return lower_is_better(self.key)
 
     def ratio(self, baseline: str = "chance") -> float:
@@ -66,6 +74,11 @@ def natural(text: str) -> list[Any]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", text) if part]
 
 
+def backward(key: str) -> bool:
+    """True for image to text, which stands behind text to image wherever both are shown."""
+    return "image_to_text" in key
+
+
 def split_baselines(keys: Iterable[str]) -> dict[str, list[str]]:
     """`{metric: [its baselines' names]}` of flat keys."""
     keys = list(keys)
@@ -84,7 +97,15 @@ def read_metrics(results: Mapping[str, Any]) -> list[Metric]:
     """The metrics of a split in `results`, test first, baselines beside their metric."""
     keys = [key for key, value in results.items() if key.split("/")[0] in SPLITS and "/" in key and isinstance(value, float)]
     found = [Metric(key, results[key], {b: results[f"{key}/{b}"] for b in names}) for key, names in split_baselines(keys).items()]
-    return sorted(found, key=lambda m: (SPLITS.index(m.split), natural(m.group), natural(m.name)))
+    compared = {(m.split, m.group) for m in found if m.baselines}  # groups with baselines say most and stand first
+
+    def order(metric: Metric) -> tuple[Any, ...]:
+        plain = (metric.split, metric.group) not in compared
+        direction = backward(metric.key), natural(metric.group)
+        loss = "loss" in metric.key.split("/")
+        return SPLITS.index(metric.split), plain or loss, metric.depth, *direction, metric.lower, natural(metric.name)
+
+    return sorted(found, key=order)
 
 
 def baseline_columns(metrics: Iterable[Metric]) -> list[str]:
@@ -100,8 +121,7 @@ def main_metric(metrics: list[Metric], main: str | None = None) -> Metric | None
 
     def rank(metric: Metric) -> tuple[Any, ...]:
         known = MAIN.index(metric.name) if metric.name in MAIN else len(MAIN)
-        forward = "text_to_image" not in metric.key  # the direction that the field reports first
-        return SPLITS.index(metric.split), not metric.baselines, known, metric.lower, forward
+        return SPLITS.index(metric.split), not metric.baselines, known, metric.depth, metric.lower, backward(metric.key)
 
     return min((m for m in metrics if math.isfinite(m.value)), key=rank, default=None)
 
@@ -135,7 +155,7 @@ def show(value: Any) -> str:
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     size = abs(value)
-    if value == int(value) and size < 1e9 and (size >= 10 or isinstance(value, int)):
+    if value == int(value) and size < 1e9 and (size >= 2 or isinstance(value, int)):
         return f"{int(value):,}".replace("-", "−")
     if size and (size < 1e-3 or size >= 1e6):
         return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")

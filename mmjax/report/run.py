@@ -33,17 +33,19 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)  # flat, joined by "/"
     history: dict[str, dict[int, float]] = field(default_factory=dict)  # {metric: {step: value}}, steps ascending
-    seconds: float = math.nan  # the last line's time
+    seconds: float = math.nan  # between the first and the last line
     results: dict[str, Any] = field(default_factory=dict)  # numbers as floats, null as NaN
     artifacts: list[Found] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
+        """The folder's."""
         return self.path.resolve().name
 
     @property
     def last_step(self) -> int | None:
+        """The last that was logged."""
         return max((max(curve) for curve in self.history.values() if curve), default=None)
 
 
@@ -74,7 +76,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{name}/")
         else:
-            flat[prefix + name] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            flat[prefix + name] = "" if value is None else " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return flat
 
 
@@ -99,7 +101,7 @@ def _read_history(run: Run) -> None:
     except OSError:
         run.problems.append("There is no metrics.jsonl, so there are no curves.")
         return
-    broken, resumed, previous, history = [], 0, -1, {}
+    broken, times, resumed, previous, history = [], [], 0, -1, {}
     for i, text in enumerate(lines, start=1):
         if not text.strip():
             continue
@@ -115,11 +117,12 @@ def _read_history(run: Run) -> None:
             if not isinstance(value, float):
                 continue
             if name == "time":
-                run.seconds = value
+                times.append(value)
             else:
                 history.setdefault(name, {})[step] = value  # after a resume the later line wins
     run.history = {name: dict(sorted(curve.items())) for name, curve in history.items()}
 
+    run.seconds = times[-1] - times[0] if times else math.nan
     if not history:
         run.problems.append("metrics.jsonl holds no line that can be read, so there are no curves.")
     if broken == [len(lines)]:
@@ -127,7 +130,7 @@ def _read_history(run: Run) -> None:
     elif broken:
         run.problems.append(f"Lines of metrics.jsonl that cannot be read and are left out: {shortened(broken)}.")
     if resumed:
-        run.problems.append(f"The log goes back to an earlier step {resumed} time(s): the run was resumed. Of repeated steps the later counts.")
+        run.problems.append(f"The log goes back to an earlier step {resumed} time(s): the run was resumed.")
     for name, curve in run.history.items():
         if bad := [step for step, value in curve.items() if not math.isfinite(value)]:
             run.problems.append(f"{name} is not finite at step {shortened(bad)}.")

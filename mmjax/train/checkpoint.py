@@ -37,8 +37,13 @@ class Checkpoints:
         self._ocp = ocp
         self._manager = ocp.CheckpointManager(
             self.directory,
+            item_handlers={**{name: ocp.StandardCheckpointHandler() for name in ITEMS}, "meta": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy.AnyPreservationPolicy(policies), cleanup_tmp_directories=True, step_prefix="step"
+                preservation_policy=policy.AnyPreservationPolicy(policies),
+                best_fn=(lambda m: m["best"]) if best else None,  # without it orbax does not store the metric
+                best_mode=best_mode,
+                cleanup_tmp_directories=True,
+                step_prefix="step",
             ),
         )
 
@@ -113,8 +118,9 @@ class Checkpoints:
         found = self._manager.item_metadata(step)
         problems = []
         for name, tree in wanted.items():
-            stored = _shapes(getattr(found[name], "tree", found[name])) if found[name] is not None else {}
-            expected = _shapes(tree)
+            if found[name] is None:  # not even what it holds can be read: restoring will say so
+                continue
+            stored, expected = _shapes(getattr(found[name], "tree", found[name])), _shapes(tree)
             problems += [f"missing {name}/{k}" for k in expected if k not in stored]
             problems += [f"unexpected {name}/{k}" for k in stored if k not in expected]
             problems += [

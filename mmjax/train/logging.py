@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class RunLog:
         every: int = 10,
         tensorboard: bool = True,
         wandb: str | None = None,
-        profile: tuple[int, int] | None = None,
+        profile: Sequence[int] | None = None,
     ):
         if every < 1:
             raise ConfigError(f"log.every={every} should be at least 1.")
@@ -93,7 +93,10 @@ class RunLog:
         loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = f"The loss is {loss}" if not math.isfinite(loss) else f"The gradient's norm is {norm}"
-            raise TrainingError(f"{what} at step {step}. Lower optimizer.lr, set optimizer.clip, or look at the data of this step.")
+            raise TrainingError(
+                f"{what} at step {step}. Checkpoints hold finite states only, the last from before step {step}. "
+                "Lower optimizer.lr, set optimizer.clip, or look at the data of this step, and go on in the same or a new --workdir."
+            )
         if self._bar:
             self._bar.update(step, loss, self.batch_size)
         if step % self.every == 0 or step == self.steps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from mmjax.train.optim import Optimizer, merge
 PHASE = "main"
 
 
+@runtime_checkable
 class Model(Protocol):
     """What training sees of a model."""
 
@@ -30,6 +31,7 @@ class Model(Protocol):
     ) -> tuple[Outputs, dict[str, Any]]: ...
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What training sees of an objective."""
 
@@ -63,14 +65,25 @@ def init_state(key: PRNGKeyArray, batch: Batch, model: Model, objectives: Mappin
 
 
 def _losses(
-    model: Model, objectives: Mapping[str, Weighted], params: Any, stats: Any, aux: Any, step: Array, key: Array, batch: Batch, train: bool
+    model: Model,
+    objectives: Mapping[str, Weighted],
+    params: Any,
+    stats: Any,
+    aux: Any,
+    step: Array,
+    key: Array,
+    batch: Batch,
+    train: bool,
+    blind: bool = False,
 ) -> tuple[dict[str, Loss], Any]:
-    """Every objective's loss on one pass of the model, and the statistics after it."""
+    """Every objective's loss on one pass of the model (on outputs that are all zero if `blind`), and the statistics after it."""
 
     def apply(batch, params=params["model"], train=train, name="forward"):
         return model.apply({"params": params, **stats}, batch, train=train, rngs={"dropout": fold_name(key, name)})
 
     outputs, new_stats = apply(batch)
+    if blind:
+        outputs = jax.tree.map(jnp.zeros_like, outputs)
     losses = {}
     for name, (objective, _) in objectives.items():
         forward = lambda *args, _name=name, **kwargs: apply(*args, name=f"{_name}/forward", **kwargs)[0]
@@ -181,8 +194,7 @@ def make_functions(model: Model, objectives: Mapping[str, Weighted]) -> Function
 
     def losses(state: State, batch: Batch, blind: bool = False) -> dict:
         params, batch = state.ema or state.params, batch_pp(batch)
-        seen = _Blind(model) if blind else model
-        found, _ = _losses(seen, objectives, params, state.stats, state.aux, state.step, state.key, batch, False)
+        found, _ = _losses(model, objectives, params, state.stats, state.aux, state.step, state.key, batch, False, blind)
         flat = {f"{name}/{key}": (value, loss.weight) for name, loss in found.items() for key, value in loss.terms.items()}
         total = _metrics(found, objectives, state.step)["loss"]
         return {"total": (total, next(iter(found.values())).weight), **flat}
@@ -190,13 +202,3 @@ def make_functions(model: Model, objectives: Mapping[str, Weighted]) -> Function
     replicated = jax.jit(lambda x: _constrained(x, PartitionSpec()))
     return Functions(jax.jit(outputs, static_argnums=2), jax.jit(losses, static_argnums=2), replicated)
 
-
-class _Blind:
-    """A model whose outputs are all zero."""
-
-    def __init__(self, model: Model):
-        self.model = model
-
-    def apply(self, variables, batch, **kwargs):
-        outputs, stats = self.model.apply(variables, batch, **kwargs)
-        return jax.tree.map(jnp.zeros_like, outputs), stats

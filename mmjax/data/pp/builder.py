@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmjax.config import ConfigError, import_name, nearest
-from mmjax.contract import kind
+from mmjax.contract import KINDS, kind
 
 
 class Padded(NamedTuple):
@@ -33,11 +33,12 @@ class Pipeline(NamedTuple):
 
     ops: tuple[Callable, ...]
     names: tuple[str, ...]
+    draws: tuple[bool, ...]
 
     @property
     def fixed(self) -> int:
-        """How many operations come before the first that draws."""
-        return next((i for i, op in enumerate(self.ops) if _draws(op)), self.readable)
+        """How many operations come before the first that draws, none after `tokens` among them."""
+        return min(self.readable, self.draws.index(True) if True in self.draws else len(self.ops))
 
     @property
     def readable(self) -> int:
@@ -45,15 +46,12 @@ class Pipeline(NamedTuple):
         return self.names.index("tokens") if "tokens" in self.names else len(self.ops)
 
     def __call__(self, x: Any, rng: np.random.Generator | None, start: int = 0, stop: int | None = None) -> Any:
-        for op in self.ops[start:stop]:
-            x = op(x, rng) if _draws(op) else op(x)
+        """What the operations from `start` to `stop` make of `x`; with `rng=None` nothing is drawn."""
+        for op, draws in zip(self.ops[start:stop], self.draws[start:stop], strict=True):
+            x = op(x, rng) if draws else op(x)
             if x is None:
                 return None
         return x
-
-
-def _draws(op: Callable) -> bool:
-    return len(inspect.signature(op).parameters) > 1
 
 
 def _calls(node: ast.expr) -> list[ast.expr]:
@@ -66,15 +64,49 @@ def _calls(node: ast.expr) -> list[ast.expr]:
 def _find(dotted: str, stream: str, path: str) -> Callable:
     if "." in dotted:
         module, _, name = dotted.rpartition(".")
-        return import_name(f"{module}:{name}", path)
+        found = import_name(f"{module}:{name}", path)
+        if not callable(found):
+            raise ConfigError(f"{path}: {dotted} is {type(found).__name__}: it should be a function that returns the operation.")
+        return found
+    name = f"mmjax.data.pp.{kind(stream)}"
     try:
-        module = importlib.import_module(f"mmjax.data.pp.{kind(stream)}")
-    except ModuleNotFoundError:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
         raise ConfigError(f"{path}: there are no operations for streams of kind {kind(stream)!r}.") from None
     known = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"]
     if dotted not in known:
         raise ConfigError(f"{path}: {dotted!r} is no operation on {kind(stream)}.{nearest(dotted, known)}")
     return getattr(module, dotted)
+
+
+def _operation(call: ast.expr, stream: str, provided: Mapping[str, Any], path: str) -> tuple[str, Callable]:
+    """The name and the operation that one call describes."""
+    function, args, keywords = (call.func, call.args, call.keywords) if isinstance(call, ast.Call) else (call, [], [])
+    name, shown = ast.unparse(function), ast.unparse(call)
+    factory = _find(name, stream, path)
+    try:
+        values = [ast.literal_eval(a) for a in args]
+        named = {k.arg or "**": ast.literal_eval(k.value) for k in keywords}
+    except (ValueError, TypeError):
+        raise ConfigError(f"{path}: the arguments of {shown} should be plain numbers, strings or lists.") from None
+    signature = inspect.signature(factory)
+    named |= {k: v for k, v in provided.items() if k in signature.parameters}
+    try:
+        signature.bind(*values, **named)
+    except TypeError as error:
+        known = {k: str(p.replace(annotation=p.empty)) for k, p in signature.parameters.items() if k not in provided}
+        unknown = next((k for k in named if k not in signature.parameters), None)
+        hint = nearest(unknown, known) if unknown else f" It is {name}({', '.join(known.values())})."
+        raise ConfigError(f"{path}: {shown}: {error}.{hint}") from None
+    try:
+        op = factory(*values, **named)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {shown}: {error}.") from error
+    if not callable(op):
+        raise ConfigError(f"{path}: {shown} gives {type(op).__name__}: it should return the operation, a function of one example.")
+    return name, op
 
 
 def parse(text: str, stream: str, provided: Mapping[str, Any] | None = None) -> Pipeline:
@@ -86,28 +118,12 @@ def parse(text: str, stream: str, provided: Mapping[str, Any] | None = None) -> 
     path = f"data.pp.{stream}"
     try:
         kind(stream)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except ValueError:
+        raise ConfigError(f"{path}: a stream is named by its kind, as 'image' or 'image_depth'.{nearest(stream, KINDS)}") from None
     try:
         calls = _calls(ast.parse(text.strip(), mode="eval").body)
-    except SyntaxError as error:
-        raise ConfigError(f'{path}={text!r} does not parse at position {error.offset}: it should read like "decode|resize(48)".') from None
-    ops, names = [], []
-    for call in calls:
-        name = ast.unparse(call.func if isinstance(call, ast.Call) else call)
-        factory = _find(name, stream, path)
-        try:
-            args = [ast.literal_eval(a) for a in call.args] if isinstance(call, ast.Call) else []
-            kwargs = {k.arg: ast.literal_eval(k.value) for k in call.keywords} if isinstance(call, ast.Call) else {}
-        except ValueError:
-            raise ConfigError(f"{path}: the arguments of {ast.unparse(call)} should be plain numbers, strings or lists.") from None
-        signature = inspect.signature(factory)
-        kwargs |= {k: v for k, v in (provided or {}).items() if k in signature.parameters}
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            shown = ", ".join(str(p) for p in signature.parameters.values() if p.name not in (provided or {}))
-            raise ConfigError(f"{path}: {ast.unparse(call)}: {error}. It is {name}({shown}).") from None
-        ops.append(factory(*args, **kwargs))
-        names.append(name)
-    return Pipeline(tuple(ops), tuple(names))
+    except (SyntaxError, ValueError) as error:
+        where = f" at position {error.offset}" if isinstance(error, SyntaxError) else ""
+        raise ConfigError(f'{path}={text!r} does not parse{where}: it should read like "decode|resize(48)".') from None
+    names, ops = zip(*(_operation(call, stream, provided or {}, path) for call in calls), strict=True)
+    return Pipeline(ops, names, tuple(len(inspect.signature(op).parameters) > 1 for op in ops))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+from PIL import Image, ImageOps
 
 cv2.setNumThreads(0)  # the loader's own threads already use every core
+cv2.utils.logging.setLogLevel(0)  # an unreadable file is reported by its item
 Op = Callable
 
 
@@ -15,23 +18,38 @@ def decode() -> Op:
     """Encoded bytes (PNG, JPEG, WebP, ...) to RGB; EXIF orientation honoured, transparency laid on white."""
 
     def op(x: bytes) -> np.ndarray:
-        data = np.frombuffer(x, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-        if image is None or image.size == 0:
+        data, jpeg = np.frombuffer(x, np.uint8), x[:2] == b"\xff\xd8"
+        # IMREAD_UNCHANGED alone keeps alpha, which JPEG has not, and it leaves out the orientation.
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED) if data.size else None
+        if image is None:
             raise ValueError("not an image that can be decoded")
-        if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
-            alpha = image[..., 3:].astype(np.float32) / 255
-            return np.rint(image[..., 2::-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-        return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        if jpeg:
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        alpha = image.ndim == 3 and image.shape[2] == 4
+        turned = b"eXIf" in x or b"EXIF" in x  # the chunk's name in PNG, in WebP
+        if (alpha and turned) or (image.ndim == 2 and b"tRNS" in x):  # transparent grey is beyond OpenCV, too
+            return _on_white(np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(x))).convert("RGBA")))
+        if alpha:
+            image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+            return _on_white(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))
+        as_it_is = image.dtype == np.uint8 and image.ndim == 3 and not turned
+        return cv2.cvtColor(image if as_it_is else cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
     return op
 
 
+def _on_white(rgba: np.ndarray) -> np.ndarray:
+    alpha = rgba[..., 3:].astype(np.uint16)
+    x = rgba[..., :3] * alpha + (255 * (255 - alpha) + 128)
+    return ((x + (x >> 8)) >> 8).astype(np.uint8)  # x / 255, rounded
+
+
 def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
-    if x.shape[:2] == (height, width):
-        return x
-    shrinks = height * width < x.shape[0] * x.shape[1]
-    return cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    """Each axis that shrinks by averaging first: in one call OpenCV would average only where both do."""
+    h, w = min(height, x.shape[0]), min(width, x.shape[1])
+    y = x if x.shape[:2] == (h, w) else cv2.resize(x, (w, h), interpolation=cv2.INTER_AREA)
+    y = y if (h, w) == (height, width) else cv2.resize(y, (width, height), interpolation=cv2.INTER_CUBIC)
+    return y.reshape(height, width, *x.shape[2:])  # OpenCV drops the axis of a single channel
 
 
 def resize(size: int) -> Op:
@@ -52,7 +70,7 @@ def resize_small(size: int) -> Op:
 def _crop(x: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     if top < 0 or left < 0:
         raise ValueError(f"a crop of {height} x {width} does not fit an image of {x.shape[0]} x {x.shape[1]}")
-    return x[top : top + height, left : left + width]
+    return np.ascontiguousarray(x[top : top + height, left : left + width])
 
 
 def central_crop(size: int) -> Op:
@@ -67,7 +85,7 @@ def random_crop(size: int) -> Op:
     def op(x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         if rng is None or min(x.shape[:2]) < size:
             return centre(x)
-        return _crop(x, rng.integers(x.shape[0] - size + 1), rng.integers(x.shape[1] - size + 1), size, size)
+        return _crop(x, int(rng.integers(x.shape[0] - size + 1)), int(rng.integers(x.shape[1] - size + 1)), size, size)
 
     return op
 
@@ -82,7 +100,8 @@ def random_resized_crop(size: int, scale: Sequence[float] = (0.08, 1.0), ratio: 
             aspect = np.exp(rng.uniform(*np.log(ratio)))
             w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
             if 0 < w <= width and 0 < h <= height:
-                return _resized(_crop(x, rng.integers(height - h + 1), rng.integers(width - w + 1), h, w), size, size)
+                top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+                return _resized(_crop(x, top, left, h, w), size, size)
         side = min(height, width)
         return _resized(_crop(x, (height - side) // 2, (width - side) // 2, side, side), size, size)
 
@@ -91,12 +110,12 @@ def random_resized_crop(size: int, scale: Sequence[float] = (0.08, 1.0), ratio: 
 
 def flip_lr(probability: float = 0.5) -> Op:
     """Left and right exchanged, with the given probability."""
-    return lambda x, rng: x[:, ::-1] if rng is not None and rng.random() < probability else x
+    return lambda x, rng: np.ascontiguousarray(x[:, ::-1]) if rng is not None and rng.random() < probability else x
 
 
 def flip_ud(probability: float = 0.5) -> Op:
     """Top and bottom exchanged, with the given probability."""
-    return lambda x, rng: x[::-1] if rng is not None and rng.random() < probability else x
+    return lambda x, rng: np.ascontiguousarray(x[::-1]) if rng is not None and rng.random() < probability else x
 
 
 def random_affine(degrees: float = 0.0, translate: float = 0.0, scale: float = 0.0, fill: int = 255) -> Op:
@@ -109,7 +128,7 @@ def random_affine(degrees: float = 0.0, translate: float = 0.0, scale: float = 0
         angle, dx, dy, zoom = rng.uniform(-1, 1, 4) * (degrees, translate * width, translate * height, scale)
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1 + zoom)
         matrix[:, 2] += dx, dy
-        return cv2.warpAffine(np.ascontiguousarray(x), matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3)
+        return cv2.warpAffine(x, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3).reshape(x.shape)
 
     return op
 
@@ -120,7 +139,8 @@ def color_jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: flo
     def op(x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         if rng is None:
             return x
-        b, c, s, h = rng.uniform(-1, 1, 4) * (brightness, contrast, saturation, hue)
+        # Python floats: numpy's would make all of it float64, which OpenCV refuses.
+        b, c, s, h = (rng.uniform(-1, 1, 4) * (brightness, contrast, saturation, hue)).tolist()
         y = x.astype(np.float32) * (1 + b)
         y = (y - y.mean()) * (1 + c) + y.mean()
         grey = (y @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]

@@ -41,9 +41,12 @@ def lower() -> Op:
     return str.lower
 
 
-def prompt(*templates: str) -> Op:
-    """Puts the text into one of the templates, `"a drawing of {}"`; the first in evaluation."""
-    return lambda x, rng: templates[0 if rng is None else rng.integers(len(templates))].format(x)
+def prompt(template: str, *more: str) -> Op:
+    """Puts the text in the place of `{}` of one of the templates, `"a drawing of {}"`; the first in evaluation."""
+    templates = (template, *more)
+    if lacking := [t for t in templates if "{}" not in t]:
+        raise ValueError(f"{lacking[0]!r} has no {{}} for the text")
+    return lambda x, rng: templates[0 if rng is None else rng.integers(len(templates))].replace("{}", x)
 
 
 def words_dropped(probability: float = 0.1) -> Op:
@@ -59,12 +62,14 @@ def words_dropped(probability: float = 0.1) -> Op:
     return op
 
 
-def tokens(length: int, *, tokenizer: Tokenizer) -> Op:
+def tokens(length: int, *, tokenizer: Tokenizer | None) -> Op:
     """Ids between a begin and an end token, cut or padded to `length`; a text that is cut keeps its end token.
 
     Raises:
-        ValueError: the text has nothing but white space, or is no string.
+        ValueError: the text has nothing but white space, or is no string; `length` leaves no room for it.
     """
+    if length < 3:
+        raise ValueError(f"length={length} leaves no room between the begin and the end token")
 
     def op(x: str) -> Padded:
         if not isinstance(x, str):

@@ -15,7 +15,7 @@ CAPTIONS = [
     ("en", "red apple"), ("fa", "سیب قرمز"), ("ar", "سيارة إطفاء"), ("zh", "雨伞"), ("ja", "笑っている猫の顔"), ("ko", "자전거"),
     ("de", "Feuerwehrauto mit ausgefahrener Drehleiter"), ("hi", "पीला सितारा"), ("ru", "зелёный лист"), ("en", HOSTILE),
 ]  # fmt: skip
-LANGUAGES = ["ar", "da", "de", "en", "es", "et", "fa", "fi", "fr", "hi", "hu", "it", "ja", "ko", "lt", "nl", "pl", "pt", "ru", "sv", "uk", "zh"]
+LANGUAGES = ["ar", "de", "en", "es", "fa", "fi", "fr", "hi", "it", "ja", "ko", "pl", "ru", "sv", "uk", "zh"]
 
 
 def picture(seed: int) -> bytes:
@@ -57,7 +57,7 @@ def history(steps: int = 1500) -> list[dict]:
 
 def results() -> dict:
     """results.json."""
-    found = {"step": 1500, "time/total_s": 251.3, "time/train_s": 228.9, "time/compile_s": 14.2, "data/train/unreadable": 0, "data/test/unreadable": 2}
+    found = {"step": 1500, "time/total_s": 251.3, "time/train_s": 228.9, "data/train/unreadable": 0, "data/test/unreadable": 2}
     for split, shift in (("test", 0.0), ("validation", 0.02)):
         for direction, gain in (("text_to_image", 1.0), ("image_to_text", 0.9)):
             for k, value in ((1, 0.11), (5, 0.29), (10, 0.412)):
@@ -65,16 +65,20 @@ def results() -> dict:
                 found |= {key: value * gain + shift, f"{key}/chance": 0.0078 * k, f"{key}/ridge": 0.12 if k == 1 else 0.021 * k}
             key = f"{split}/retrieval/{direction}/median_rank"
             found |= {key: 15.0, f"{key}/chance": 64.5, f"{key}/ridge": 31.0}
-        found |= {f"{split}/retrieval/queries": 512, f"{split}/loss/total": 1.91}
+        found |= {f"{split}/loss/total": 1.91, f"{split}/loss/total/chance": 5.545}
+        for language in LANGUAGES:
+            key = f"{split}/retrieval/{language}/text_to_image/r@10"
+            found |= {key: 0.3, f"{key}/chance": 0.078}
     return found
 
 
 def gallery(to_image: bool) -> Gallery:
-    """Queries with their eight nearest; the right ones are at made-up places, and one query has none."""
+    """Queries with their ten nearest; the right ones are at made-up places, and one query has none."""
     queries, rows = [], []
     for i, (language, caption) in enumerate(CAPTIONS):
-        images = [Item("image", picture(100 * i + j), f"concept {i}.{j}", j == i % 4 and i != 5, 0.71 - 0.05 * j) for j in range(8)]
-        texts = [Item("text", CAPTIONS[(i + j) % 10][1], CAPTIONS[(i + j) % 10][0], j in (0, 3) and i != 5, 0.66 - 0.04 * j) for j in range(8)]
+        images = [Item("image", picture(100 * i + j), f"concept {i}.{j}", j == i % 4 and i != 5, 0.71 - 0.05 * j) for j in range(10)]
+        around = [CAPTIONS[(i + j) % len(CAPTIONS)] for j in range(10)]
+        texts = [Item("text", text, code, j in (0, 3) and i != 5, 0.66 - 0.04 * j) for j, (code, text) in enumerate(around)]
         queries.append(Item("text", caption, language) if to_image else Item("image", picture(i), f"concept {i}"))
         rows.append(images if to_image else texts)
     return Gallery(queries, rows)
@@ -85,15 +89,23 @@ def make_run(path: Path) -> Path:
     rng = random.Random(1)
     path.mkdir(parents=True, exist_ok=True)
     config = {
-        "seed": 0, "steps": 1500, "data": {"source": {"name": "openmoji"}, "batch_size": 256, "pp": {"image": "resize(48)|flip_lr", "text": "tokens(32)"}},
-        "model": {"name": "aligner", "width": 128, "encoders": {"image": {"name": "vit", "patch": 6}, "text": {"name": "text_transformer", "depth": 2}}},
-        "objectives": {"contrastive": {"name": "contrastive", "loss": "softmax", "pairs": [["image", "text"]]}}, "note": HOSTILE,
-    }  # fmt: skip
+        "seed": 0,
+        "steps": 1500,
+        "data": {"source": {"name": "openmoji"}, "batch_size": 256, "pp": {"image": "resize(48)|flip_lr", "text": "tokens(32)"}},
+        "model": {"name": "aligner", "width": 128, "encoders": {"image": {"name": "vit", "patch": 6}}},
+        "objectives": {"contrastive": {"name": "contrastive", "loss": "softmax", "pairs": [["image", "text"]]}},
+        "note": HOSTILE,
+    }
     environment = {
-        "command": "experiments/train.py --config configs/openmoji_align.py --workdir runs/made_up", "started": "2025-06-01T10:20:30+00:00",
-        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False}, "packages": {"jax": "0.7.0", "flax": "0.11.0"},
-        "platform": "Linux-x86_64", "devices": ["cpu:0"], "cpu_count": 2, "python": "3.11.9",
-    }  # fmt: skip
+        "command": "python experiments/train.py --config configs/made_up.py --workdir runs/made_up",
+        "started": "2025-06-01 10:20:30 UTC",
+        "git_commit": "0123456789abcdef0123456789abcdef01234567",
+        "git_changes": True,
+        "versions": {"jax": "0.10.2", "flax": "0.12.8"},
+        "platform": "Linux-x86_64",
+        "devices": "1 x cpu",
+        "cpu_cores": 2,
+    }
     (path / "config.json").write_text(json.dumps(config))
     (path / "environment.json").write_text(json.dumps(environment))
     (path / "results.json").write_text(json.dumps(results()))
@@ -106,12 +118,14 @@ def make_run(path: Path) -> Path:
         folder = path / "artifacts" / split / "retrieval"
         save_artifact(folder / "gallery_text_to_image.json", gallery(to_image=True))
         save_artifact(folder / "gallery_image_to_text.json", gallery(to_image=False))
-        save_artifact(folder / "similarity.json", Matrix(values, names, [f"picture {i}" for i in range(24)], "cosine similarity of texts and images"))
-        save_artifact(folder / "by_language.json", Bars(LANGUAGES, {"r@10": recall, "chance": [0.078] * len(LANGUAGES)}, "text to image r@10"))
+        save_artifact(folder / "similarity.json", Matrix(values, names, [f"picture {i}" for i in range(24)], "cosine similarity"))
+        bars = {"r@10": recall, "chance": [0.078] * len(LANGUAGES)}
+        save_artifact(folder / "by_language_text_to_image.json", Bars(LANGUAGES, bars, "text to image r@10"))
     data = path / "artifacts" / "data"
-    splits = Table(["split", "concepts", "texts"], [["train", 2900, 63800], ["validation", 128, 2816], ["test", 128, 2816]], "Split by concept group.")
-    save_artifact(data / "splits.json", splits)
-    groups = [[f"group {i}", 1 + i % 7, ", ".join(["apple", "pear", "樱桃", "هلو"][: 1 + i % 4]), rng.choice(["train", "test"])] for i in range(300)]
+    counts = [["train", 2900, 63800], ["validation", 128, 2816], ["test", 128, 2816]]
+    save_artifact(data / "splits.json", Table(["split", "concepts", "texts"], counts, "Split by concept group."))
+    members = ["apple", "pear", "樱桃", "هلو"]
+    groups = [[f"group {i}", 1 + i % 7, ", ".join(members[: 1 + i % 4]), rng.choice(["train", "test"])] for i in range(300)]
     save_artifact(data / "concepts.json", Table(["group", "concepts", "names", "split"], groups, "Concepts that look alike stay together."))
     save_artifact(data / "attribution.json", Table(["what", "by", "licence"], [["OpenMoji", "HfG Schwäbisch Gmünd", "CC BY-SA 4.0"]]))
     return path

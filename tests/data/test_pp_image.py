@@ -1,0 +1,291 @@
+"""Image operations, against Pillow and numpy."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from mmjax.data.batch_pp import batch_pp
+from mmjax.data.pp import image as ops
+from mmjax.data.pp.builder import parse
+
+NOISE = np.random.default_rng(0)
+PHOTO = np.asarray(Image.fromarray(NOISE.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((61, 40), Image.Resampling.BICUBIC))
+
+
+def encoded(image, format="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def on_white(image):
+    """Pillow's own composition."""
+    rgba = image.convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+
+
+def close(a, b, atol):
+    assert a.shape == b.shape and a.dtype == b.dtype
+    np.testing.assert_allclose(a.astype(int), b.astype(int), atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "atol"),
+    [("PNG", {}, 0), ("BMP", {}, 0), ("WEBP", {"lossless": True}, 0), ("JPEG", {}, 2), ("JPEG", {"progressive": True}, 2), ("WEBP", {}, 2)],
+)
+def test_decode_is_what_pillow_decodes(format, options, atol):
+    data = encoded(Image.fromarray(PHOTO), format, **options)
+    out = ops.decode()(data)
+    close(out, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), atol)
+    assert out.flags.c_contiguous
+
+
+def palette(**options):
+    image = Image.fromarray(NOISE.integers(0, 4, (6, 5), dtype=np.uint8), "P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 10, 20, 30])
+    return encoded(image, **options)
+
+
+TRANSPARENT = {
+    "rgba": encoded(Image.fromarray(NOISE.integers(0, 256, (6, 5, 4), dtype=np.uint8))),
+    "rgba in WebP": encoded(Image.fromarray(NOISE.integers(0, 256, (6, 5, 4), dtype=np.uint8)), "WEBP", lossless=True, exact=True),
+    "grey and alpha": encoded(Image.fromarray(NOISE.integers(0, 256, (6, 5, 2), dtype=np.uint8), "LA")),
+    "palette, one colour transparent": palette(transparency=1),
+    "palette with alpha": palette(transparency=bytes([128, 0, 255, 7])),
+    "grey, one level transparent": encoded(Image.fromarray(NOISE.integers(0, 3, (6, 5), dtype=np.uint8)), transparency=1),
+    "opaque palette": palette(),
+    "grey": encoded(Image.fromarray(NOISE.integers(0, 256, (6, 5), dtype=np.uint8))),
+    "black and white": encoded(Image.fromarray(NOISE.integers(0, 2, (6, 5), dtype=np.uint8) * 255).convert("1")),
+    "one pixel": encoded(Image.fromarray(np.array([[[10, 20, 30, 128]]], np.uint8))),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPARENT)
+def test_every_kind_of_png_becomes_rgb_on_white(name):
+    data = TRANSPARENT[name]
+    close(ops.decode()(data), on_white(Image.open(io.BytesIO(data))), 1)
+
+
+def test_what_is_transparent_is_exactly_white_and_what_is_opaque_exactly_itself():
+    rgba = NOISE.integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    rgba[:2, :, 3], rgba[2:, :, 3] = 0, 255
+    out = ops.decode()(encoded(Image.fromarray(rgba)))
+    assert (out[:2] == 255).all()
+    np.testing.assert_array_equal(out[2:], rgba[2:, :, :3])
+
+
+def test_sixteen_bits_become_eight():
+    for channels in (None, 3, 4):
+        deep = NOISE.integers(0, 65_536, (6, 5, channels) if channels else (6, 5), dtype=np.uint16)
+        out = ops.decode()(cv2.imencode(".png", deep)[1].tobytes())
+        expected = deep / 65_535
+        if channels is None:
+            expected = np.repeat(expected[..., None], 3, -1)
+        elif channels == 4:
+            expected = expected[..., :3] * expected[..., 3:] + 1 - expected[..., 3:]
+        expected = expected if channels is None else expected[..., ::-1]  # OpenCV writes BGR
+        close(out, np.rint(expected * 255).astype(np.uint8), 2)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG RGB", "PNG RGB", "PNG RGBA", "PNG L", "WEBP RGB", "WEBP RGBA"])
+def test_the_orientation_in_exif_is_honoured(kind, orientation):
+    format, mode = kind.split()
+    image = Image.fromarray(PHOTO).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(PHOTO[..., 0]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, format, exif=exif, **({"lossless": True, "exact": True} if format == "WEBP" else {}))
+    close(ops.decode()(data), on_white(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))), 2)
+
+
+def test_what_is_no_image_is_a_value_error():
+    whole = {f: encoded(Image.fromarray(PHOTO), f) for f in ("PNG", "JPEG", "WEBP")}
+    for data in (b"", b"not an image", b"\0" * 100, *(d[: int(len(d) * share)] for d in whole.values() for share in (0.02, 0.3, 0.6))):
+        with pytest.raises(ValueError, match="not an image"):
+            ops.decode()(data)
+
+
+def area_averaged(x, height, width):
+    """The mean of what each new pixel covers, written as two matrices."""
+
+    def weights(old, new):
+        edges = np.arange(new + 1) * old / new
+        overlap = np.minimum(edges[1:, None], np.arange(1, old + 1)) - np.maximum(edges[:-1, None], np.arange(old))
+        return np.clip(overlap, 0, None) * new / old
+
+    return np.einsum("ih,jw,hwc->ijc", weights(x.shape[0], height), weights(x.shape[1], width), x)
+
+
+def test_shrinking_averages_the_area():
+    close(ops.resize(24)(PHOTO), np.rint(area_averaged(PHOTO, 24, 24)).astype(np.uint8), 1)
+    exact = PHOTO[:40, :60]
+    close(ops.resize(20)(exact), np.asarray(Image.fromarray(exact).resize((20, 20), Image.Resampling.BOX)), 1)
+
+
+def test_an_axis_that_shrinks_is_averaged_even_where_the_other_grows():
+    stripes = np.zeros((4, 512, 3), np.uint8)
+    stripes[:, ::2] = 255  # any sampling without averaging is black or white or uneven
+    close(ops.resize(16)(stripes), np.full((16, 16, 3), 128, np.uint8), 1)
+
+
+def test_growing_is_smooth_and_keeps_flat_colours():
+    flat = np.full((3, 5, 3), (10, 100, 250), np.uint8)
+    np.testing.assert_array_equal(ops.resize(17)(flat), np.broadcast_to(flat[0, 0], (17, 17, 3)))
+    grown = ops.resize(122)(PHOTO[:, :40])
+    close(grown[8:-8, 8:-8], np.asarray(Image.fromarray(PHOTO[:, :40]).resize((122, 122), Image.Resampling.BICUBIC))[8:-8, 8:-8], 12)
+
+
+def test_the_short_side_is_resized_and_the_ratio_kept():
+    assert ops.resize_small(20)(PHOTO).shape == (20, 30, 3)
+    assert ops.resize_small(20)(PHOTO.transpose(1, 0, 2)).shape == (30, 20, 3)
+    assert ops.resize_small(8)(np.zeros((1, 1, 3), np.uint8)).shape == (8, 8, 3)
+    assert ops.resize_small(2)(np.zeros((3, 1000, 3), np.uint8)).shape == (2, 667, 3)
+
+
+@pytest.mark.parametrize("text", ["resize(9)", "resize(3)", "random_affine(10, 0.1)", "flip_lr(1.0)", "central_crop(4)"])
+def test_a_single_channel_stays_an_axis(text):
+    out = parse(text, "image_depth")(np.full((6, 6, 1), 255, np.uint8), np.random.default_rng(0))
+    assert out.shape == {"resize(9)": (9, 9, 1), "resize(3)": (3, 3, 1), "central_crop(4)": (4, 4, 1)}.get(text, (6, 6, 1))
+    assert (out == 255).all()
+
+
+def test_crops_are_exact():
+    np.testing.assert_array_equal(ops.central_crop(10)(PHOTO), PHOTO[15:25, 25:35])
+    np.testing.assert_array_equal(ops.random_crop(10)(PHOTO, None), PHOTO[15:25, 25:35])
+    windows = {PHOTO[i : i + 38, j : j + 38].tobytes() for i in range(3) for j in range(24)}
+    found = {ops.random_crop(38)(PHOTO, np.random.default_rng(seed)).tobytes() for seed in range(400)}
+    assert found <= windows and len(found) > 60
+
+
+def test_a_crop_that_does_not_fit_is_refused():
+    for op in (ops.central_crop(41), lambda x: ops.random_crop(41)(x, np.random.default_rng(0)), lambda x: ops.random_crop(41)(x, None)):
+        with pytest.raises(ValueError, match="41 x 41 does not fit an image of 40 x 61"):
+            op(PHOTO)
+
+
+def test_random_resized_crop_draws_the_stated_areas_and_ratios():
+    # On a picture of its own coordinates a crop's corners say where it was.
+    rows, columns = np.mgrid[:200, :250]
+    x = np.stack([rows, columns, 0 * rows], -1).astype(np.uint8)
+    op = ops.random_resized_crop(32, scale=(0.2, 0.5))
+    np.testing.assert_array_equal(op(x, None), ops.resize(32)(x[:, 25:225]))
+    areas, ratios = [], []
+    for seed in range(200):
+        out = op(x, np.random.default_rng(seed)).astype(float)
+        height, width = ((out[-1, -1, i] - out[0, 0, i]) * 32 / 31 for i in (0, 1))
+        areas.append(height * width / x[..., 0].size)
+        ratios.append(width / height)
+    assert 0.18 < min(areas) < 0.24 and 0.44 < max(areas) < 0.53
+    assert 0.7 < min(ratios) < 0.8 and 1.25 < max(ratios) < 1.4
+    assert op(PHOTO[:1, :1], np.random.default_rng(0)).shape == (32, 32, 3)
+
+
+def test_flips():
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(ops.flip_lr(1.0)(PHOTO, rng), PHOTO[:, ::-1])
+    np.testing.assert_array_equal(ops.flip_ud(1.0)(PHOTO, rng), PHOTO[::-1])
+    for flip in (ops.flip_lr, ops.flip_ud):
+        np.testing.assert_array_equal(flip(1.0)(PHOTO, None), PHOTO)
+        np.testing.assert_array_equal(flip(0.0)(PHOTO, rng), PHOTO)
+        flipped = sum(not np.array_equal(flip(0.25)(PHOTO, rng), PHOTO) for _ in range(400))
+        assert 70 < flipped < 130
+
+
+class Drawn(np.random.Generator):
+    """A generator whose uniform draws are given."""
+
+    def __init__(self, *values):
+        super().__init__(np.random.PCG64(0))
+        self.values = np.array(values, float)
+
+    def uniform(self, low, high, size):
+        assert (low, high, size) == (-1, 1, len(self.values))
+        return self.values
+
+
+def affine(x, degrees, dx, dy, zoom, fill=255.0):
+    """Where each new pixel comes from, about the centre of the picture, read bilinearly; counter-clockwise."""
+    height, width = x.shape[:2]
+    cy, cx = (height - 1) / 2, (width - 1) / 2
+    angle, out = np.deg2rad(degrees), np.empty(x.shape)
+    for i in range(height):
+        for j in range(width):
+            v, u = i - cy - dy, j - cx - dx
+            a = cx + (np.cos(angle) * u - np.sin(angle) * v) / zoom
+            b = cy + (np.sin(angle) * u + np.cos(angle) * v) / zoom
+            i0, j0 = int(np.floor(b)), int(np.floor(a))
+            out[i, j] = 0
+            for k, m in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                inside = 0 <= i0 + k < height and 0 <= j0 + m < width
+                weight = abs(1 - k - (b - i0)) * abs(1 - m - (a - j0))
+                out[i, j] += weight * (x[i0 + k, j0 + m] if inside else fill)
+    return out
+
+
+@pytest.mark.parametrize("drawn", [(1, 0, 0, 0), (-0.5, 0.5, -1, 0), (0, 1, 0.25, 0), (0, 0, 0, 1), (0.7, -0.4, 0.3, -0.6)])
+def test_affine_is_the_map_it_says(drawn):
+    x = PHOTO[:24, :20]
+    out = ops.random_affine(30, 0.2, 0.3)(x, Drawn(*drawn))
+    expected = affine(x, 30 * drawn[0], 0.2 * 20 * drawn[1], 0.2 * 24 * drawn[2], 1 + 0.3 * drawn[3])
+    assert out.dtype == np.uint8
+    # OpenCV reads at 1/32 of a pixel, which shows where the picture meets the white around it.
+    difference = np.abs(out - expected)
+    assert difference.mean() < 1 and difference.max() < 12
+
+
+def test_affine_without_strength_is_the_identity():
+    for rng in (None, np.random.default_rng(0)):
+        np.testing.assert_array_equal(ops.random_affine()(PHOTO, rng), PHOTO)
+    np.testing.assert_array_equal(ops.random_affine(40, 0.3, 0.5)(PHOTO, None), PHOTO)
+    np.testing.assert_array_equal(
+        ops.random_affine(0, 1.0, fill=7)(np.zeros((4, 4, 3), np.uint8), Drawn(0, 1, 0, 0)), np.full((4, 4, 3), 7)
+    )
+
+
+def test_colour_jitter_without_strength_is_the_identity():
+    for rng in (None, np.random.default_rng(0)):
+        np.testing.assert_array_equal(ops.color_jitter()(PHOTO, rng), PHOTO)
+    np.testing.assert_array_equal(ops.color_jitter(0.5, 0.5, 0.5, 0.5)(PHOTO, None), PHOTO)
+
+
+def test_colour_jitter_changes_what_it_says():
+    x = (PHOTO // 4 + 80).astype(np.uint8)  # far from clipping
+    mean = x.mean()
+    close(ops.color_jitter(brightness=0.5)(x, Drawn(1, 0, 0, 0)), np.rint(x * 1.5).astype(np.uint8), 1)
+    close(ops.color_jitter(contrast=0.5)(x, Drawn(0, -1, 0, 0)), np.rint((x - mean) * 0.5 + mean).astype(np.uint8), 1)
+    grey = np.asarray(Image.fromarray(x).convert("L"))
+    close(ops.color_jitter(saturation=1.0)(x, Drawn(0, 0, -1, 0)), np.repeat(grey[..., None], 3, -1), 1)
+    red = np.full((2, 2, 3), (200, 0, 0), np.uint8)
+    close(ops.color_jitter(hue=1 / 3)(red, Drawn(0, 0, 0, 1)), np.full((2, 2, 3), (0, 200, 0), np.uint8), 1)
+    drawn = [ops.color_jitter(brightness=0.2)(np.full((1, 1, 3), 100, np.uint8), np.random.default_rng(s))[0, 0, 0] for s in range(200)]
+    assert min(drawn) in (80, 81, 82) and max(drawn) in (118, 119, 120)
+
+
+def test_value_range_is_what_the_device_would_do():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, -1)
+    out = ops.value_range()(levels)
+    assert out.dtype == np.float32 and out.min() == -1 and out.max() == 1
+    np.testing.assert_allclose(out, np.asarray(batch_pp({"image": levels[None]})["image"])[0], atol=1e-6)
+    np.testing.assert_allclose(ops.value_range(0, 1)(levels)[..., 0].ravel(), np.arange(256) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_whatever_the_operation_arrays_are_contiguous_uint8(seed):
+    text = "resize_small(30)|random_crop(24)|flip_lr(1.0)|flip_ud(1.0)|random_affine(9)|color_jitter(0.1)|flip_lr(1.0)|central_crop(20)"
+    pipeline, x = parse(text, "image"), PHOTO
+    rng = None if seed is None else np.random.default_rng(seed)
+    for i in range(len(pipeline.ops)):
+        x = pipeline(x, rng, start=i, stop=i + 1)
+        assert x.flags.c_contiguous and x.dtype == np.uint8, pipeline.names[i]
+    assert x.base is None or x.base.nbytes <= 2 * x.nbytes  # a cached crop does not hold on to the whole picture
+
+
+def test_one_pixel_goes_through():
+    x = np.full((1, 1, 3), 7, np.uint8)
+    out = parse("flip_lr|flip_ud|random_resized_crop(4)|resize_small(2)|central_crop(1)", "image")(x, np.random.default_rng(0))
+    np.testing.assert_array_equal(out, x)

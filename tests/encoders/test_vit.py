@@ -1,0 +1,96 @@
+"""What is particular to the vision transformer."""
+
+from functools import partial
+from pathlib import Path
+
+import checks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from einops import rearrange
+
+from mmjax.config import ConfigError
+from mmjax.encoders.vit import ViT, sincos_2d
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "nn.npz")
+IMAGE = jnp.asarray(ViT.tiny()[1]["image"])  # 4 x 8 x 12 x 3
+
+
+def vit(**changes):
+    return ViT(**{"patch": 4, "width": 8, "depth": 1, "heads": 2, **changes})
+
+
+def encode(module, image=IMAGE):
+    variables = checks.drawn(module, image, train=False)
+    return variables["params"], checks.quick(lambda variables: module.apply(variables, image, train=False))(variables)
+
+
+def test_sincos_against_the_formula():
+    """Each coordinate p gives sin(p / 10000^(i / (d/4 - 1))) and the cosine, x before y."""
+    height, width, dim = 3, 5, 16
+    table = sincos_2d(height, width, dim)
+    assert table.shape == (height * width, dim)
+    for y in range(height):
+        for x in range(width):
+            for i in range(dim // 4):
+                w = 1 / 10_000 ** (i / (dim // 4 - 1))
+                got = table[y * width + x, [i, 4 + i, 8 + i, 12 + i]]
+                np.testing.assert_allclose(got, [np.sin(x * w), np.cos(x * w), np.sin(y * w), np.cos(y * w)], atol=1e-6)
+
+
+@pytest.mark.parametrize(("pool", "registers"), [("class", 0), ("mean", 2), ("class", 3), ("attention", 0)])
+def test_pooling(pool, registers):
+    params, e = encode(vit(pool=pool, registers=registers))
+    extra = registers + (pool == "class")
+    assert e.tokens.shape == (4, extra + 6, 8)
+    assert ("extra_tokens" in params) == bool(extra) and ("pool" in params) == (pool == "attention")
+    if pool == "class":
+        np.testing.assert_array_equal(e.pooled, e.tokens[:, 0])
+    elif pool == "mean":
+        np.testing.assert_allclose(e.pooled, e.tokens[:, extra:].mean(axis=1), atol=1e-6)
+    assert len(e.stages) == 1 and e.stages[0].shape == e.tokens.shape
+
+
+def test_fixed_positions_have_no_parameter_and_tell_patches_apart():
+    params, e = encode(vit(positions="sincos"), jnp.ones((2, 8, 12, 3)))
+    assert "positions" not in params
+    assert len(np.unique(np.asarray(e.tokens[0]).round(5), axis=0)) == 6
+
+
+def test_the_patch_embedding_is_torchs_convolution():
+    weight, bias = GOLDEN["patches/weights/weight"], GOLDEN["patches/weights/bias"]
+    image = rearrange(GOLDEN["patches/x"], "b c h w -> b h w c")
+    module = vit(depth=0, positions="sincos", pool="mean")
+    dense = {"kernel": rearrange(weight, "d c p q -> (p q c) d"), "bias": bias}
+    variables = {"params": {"embedding": dense, "transformer": {"norm": {"scale": jnp.ones(8), "bias": jnp.zeros(8)}}}}
+    _, seen = module.apply(jax.tree.map(jnp.asarray, variables), jnp.asarray(image), train=False, capture_intermediates=True)
+    got = seen["intermediates"]["embedding"]["__call__"][0]
+    np.testing.assert_allclose(got, rearrange(GOLDEN["patches/y"], "b d h w -> b (h w) d"), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch": 5}, "patches of 5 do not divide an image of 8 x 12"),
+        ({"pool": "max"}, "pool='max'"),
+        ({"positions": "rotary"}, "positions='rotary'"),
+        ({"heads": 3}, "does not split into 3 heads"),
+        ({"width": 6, "positions": "sincos"}, "that 4 divides, not 6"),
+    ],
+)
+def test_wrong_sizes_and_names(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        jax.eval_shape(lambda: vit(**changes).init(jax.random.key(0), IMAGE, train=False))
+
+
+def test_dropout_is_for_training():
+    module = vit(dropout=0.5)
+    variables = checks.drawn(module, IMAGE, train=False)
+
+    def run(key, train):
+        return module.apply(variables, IMAGE, train=train, rngs={"dropout": key}).pooled
+
+    for train in (True, False):
+        encode = checks.quick(partial(run, train=train))
+        assert np.allclose(encode(jax.random.key(0)), encode(jax.random.key(1))) != train

@@ -1,0 +1,80 @@
+"""Attention, blocks and the attention pool against PyTorch's layers, and their masks."""
+
+from pathlib import Path
+
+import checks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.config import ConfigError
+from mmjax.nn.transformer import Attention, AttentionPool, Block
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "nn.npz")
+
+
+def weights(case):
+    prefix = f"{case}/weights/"
+    return {name.removeprefix(prefix): jnp.asarray(GOLDEN[name]) for name in GOLDEN.files if name.startswith(prefix)}
+
+
+def dense(w, name):
+    return {"kernel": w[f"{name}.weight"].T, "bias": w[f"{name}.bias"]}
+
+
+def norm(w, name):
+    return {"scale": w[f"{name}.weight"], "bias": w[f"{name}.bias"]}
+
+
+def attention(w, name):
+    packed = zip(("query", "key", "value"), jnp.split(w[f"{name}.in_proj_weight"], 3), jnp.split(w[f"{name}.in_proj_bias"], 3), strict=True)
+    return {part: {"kernel": kernel.T, "bias": bias} for part, kernel, bias in packed} | {"out": dense(w, f"{name}.out_proj")}
+
+
+@pytest.mark.parametrize("case", ["full", "padded", "causal"])
+def test_the_block_is_torchs_encoder_layer(case):
+    w = weights("block")
+    params = {
+        "attention": attention(w, "self_attn"),
+        "mlp": {"in": dense(w, "linear1"), "out": dense(w, "linear2")},
+        "norm_1": norm(w, "norm1"),
+        "norm_2": norm(w, "norm2"),
+    }
+    x, weight, valid = (jnp.asarray(GOLDEN[f"block/{name}"]) for name in ("x", "weight", "valid"))
+    block = Block(heads=2, mlp_ratio=2, causal=case == "causal")
+
+    def run(x):
+        return block.apply({"params": params}, x, valid if case == "padded" else None, train=True)
+
+    y, pull = checks.quick(lambda x: jax.vjp(run, x))(x)
+    np.testing.assert_allclose(y, GOLDEN[f"block_{case}/y"], atol=2e-6)
+    np.testing.assert_allclose(pull(weight)[0], GOLDEN[f"block_{case}/grad_x"], atol=5e-6)
+
+
+def test_the_attention_pool_is_torchs_attention_from_a_probe():
+    w = weights("pool")
+    params = {
+        "probe": w["probe"],
+        "attention": attention(w, "attention"),
+        "norm": norm(w, "norm"),
+        "mlp": {"in": dense(w, "linear1"), "out": dense(w, "linear2")},
+    }
+    x, valid = jnp.asarray(GOLDEN["pool/x"]), jnp.asarray(GOLDEN["pool/valid"])
+    np.testing.assert_allclose(AttentionPool(heads=2).apply({"params": params}, x, valid, train=False), GOLDEN["pool/y"], atol=2e-6)
+
+
+def test_attention_over_a_context_of_another_length_and_width():
+    x, context = jnp.ones((2, 3, 8)), jnp.arange(2 * 5 * 6, dtype=jnp.float32).reshape(2, 5, 6)
+    valid = jnp.array([[True, True, False, False, False], [False] * 5])
+    module = Attention(heads=2)
+    variables = checks.drawn(module, x, context, valid)
+    got = module.apply(variables, x, context, valid)
+    assert got.shape == (2, 3, 8)
+    assert np.isfinite(got).all()  # also for the row that sees nothing
+    np.testing.assert_allclose(got[:1], module.apply(variables, x[:1], context[:1, :2]), rtol=1e-5)
+
+
+def test_a_width_that_the_heads_do_not_divide():
+    with pytest.raises(ConfigError, match="width of 8 does not split into 3 heads"):
+        Attention(heads=3).init(jax.random.key(0), jnp.ones((1, 2, 8)))

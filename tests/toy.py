@@ -1,0 +1,62 @@
+"""A synthetic source for tests: squares of one colour, and the colour in words. Some can be made unreadable."""
+
+import cv2
+import numpy as np
+
+SIZES = {"train": 64, "validation": 20, "test": 20}
+LEVELS = ("dark", "middling", "bright")
+
+
+class Toy:
+    """`broken` are the indices whose image is no image, `empty` those whose text is blank, `nan` those whose image is NaN."""
+
+    def __init__(self, split, size=None, broken=(), empty=(), version=1):
+        self.split, self.size = split, size or SIZES[split]
+        self.broken, self.empty = set(broken), set(empty)
+        self.fingerprint = f"toy {split} {self.size} {version}"
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        colour = np.random.default_rng((index, len(self.split))).integers(0, 256, 3)
+        image = cv2.imencode(".png", np.broadcast_to(colour[::-1].astype(np.uint8), (8, 8, 3)))[1].tobytes()
+        words = " ".join(f"{LEVELS[level // 86]} {name}" for level, name in zip(colour, ("red", "green", "blue"), strict=True))
+        if index in self.broken:
+            image = b"not an image"
+        return {"image": image, "text": {"en": ["  " if index in self.empty else words, f"number {index}"], "xx": [f"item{index}"]}, "key": index}
+
+    def describe(self):
+        return {"attribution": "made up"}
+
+
+def toy_config(**changes):
+    """A run on `Toy` that takes seconds; `changes` are dotted paths with double underscores for dots."""
+    config = {
+        "steps": 6,
+        "data": {
+            "source": {"name": "toy:Toy"},
+            "batch_size": 16,
+            "pp": {"image": "decode|random_affine(10, 0.1)|flip_lr", "text": 'choose("en", aliases=False)|lower|words_dropped(0.1)|tokens(40)'},
+        },
+        "model": {
+            "name": "aligner",
+            "width": 8,
+            "encoders": {
+                "image": {"name": "vit", "patch": 4, "width": 16, "depth": 1, "heads": 2},
+                "text": {"name": "text_transformer", "vocab": 259, "width": 16, "depth": 1, "heads": 2, "dropout": 0.1},
+            },
+        },
+        "objectives": {"contrastive": {"name": "contrastive", "pairs": [["image", "text"]]}},
+        "optimizer": {"name": "adamw", "lr": 1e-2, "warmup": 2},
+        "evals": {"retrieval": {"name": "retrieval", "every": 3, "baseline": None}, "loss": {"name": "loss", "every": 3}},
+        "checkpoint": {"every": 2, "best": None},
+        "log": {"every": 1, "tensorboard": False},
+    }
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        node = config
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return config

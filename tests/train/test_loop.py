@@ -1,0 +1,217 @@
+"""Whole runs on a toy data set: resumption, kills, signals, and everything that stops a run with one clear message."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax.config import CheckpointError, ConfigError, DataError
+from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.loop import train
+from mmjax.train.logging import TrainingError
+from toy import toy_config
+
+ROOT = Path(__file__).parents[2]
+RUN = """
+import json, sys
+sys.path.insert(0, "tests")
+import conftest
+from toy import toy_config
+from mmjax.config import UserError
+from mmjax.train.loop import train
+try:
+    train(toy_config(**json.loads(sys.argv[2])), sys.argv[1])
+except UserError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def spawn(workdir, devices=8, **changes):
+    """The same run in a process of its own, that can be killed."""
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    command = [sys.executable, "-c", RUN.replace("import conftest", "import conftest" if devices == 8 else ""), str(workdir), json.dumps(changes)]
+    return subprocess.Popen(command, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_step(workdir, step, process):
+    """Until the run has logged `step`."""
+    for _ in range(1_200):
+        path = workdir / "metrics.jsonl"
+        if path.exists() and any(f'"step": {step},' in line for line in path.read_text().splitlines()):
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    raise AssertionError("the run got nowhere")
+
+
+def last_parameters(workdir):
+    """Every array of the newest checkpoint, read without mmjax."""
+    import orbax.checkpoint as ocp
+
+    folder = workdir / "checkpoints" / f"step_{Checkpoints(workdir / 'checkpoints').latest}"
+    state = [ocp.StandardCheckpointer().restore((folder / item).absolute()) for item in ("params", "opt")]
+    return [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+QUIET = {"evals": {}, "steps": 40}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    train(toy_config(**QUIET), workdir)
+    return workdir
+
+
+@pytest.mark.parametrize("how", ["kill -9", "SIGTERM"])
+def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(how, uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    process = spawn(workdir, **QUIET)
+    wait_for_step(workdir, 7, process)
+    process.send_signal(signal.SIGKILL if how == "kill -9" else signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    saved = Checkpoints(workdir / "checkpoints").latest
+    assert saved is not None and saved < 40
+    if how == "SIGTERM":
+        assert "Interrupted: Stopped by SIGTERM" in output and "Traceback" not in output, output
+    train(toy_config(**QUIET), workdir)
+    for a, b in zip(last_parameters(workdir), last_parameters(uninterrupted), strict=True):
+        np.testing.assert_array_equal(a, b)
+    steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] == 40 and set(steps) >= set(range(saved + 1, 41))
+
+
+def test_a_run_goes_on_with_another_number_of_devices(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    first = spawn(workdir, devices=2, **{**QUIET, "steps": 4, "optimizer__schedule": "constant"})
+    assert first.wait(120) == 0, first.communicate()[0]
+    results = train(toy_config(**{**QUIET, "steps": 8, "optimizer__schedule": "constant"}), workdir)
+    assert results["step"] == 8
+    whole = tmp_path / "whole"
+    train(toy_config(**{**QUIET, "steps": 8, "optimizer__schedule": "constant"}), whole)
+    for a, b in zip(last_parameters(workdir), last_parameters(whole), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_whole_run_leaves_what_it_promises(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    config = toy_config(steps=60, optimizer__lr=3e-3, checkpoint__best="validation/retrieval/text_to_image/r@5", log__tensorboard=True)
+    config["evals"]["retrieval"] |= {"every": 20, "baseline": "ridge", "texts": {"en": 'choose("en")|tokens(40)', "xx": 'choose("xx")|tokens(40)'}}
+    config["data"]["cache"] = True
+    results = train(config, workdir)
+    assert json.loads((workdir / "results.json").read_text()) == results
+    for direction in ("text_to_image", "image_to_text"):
+        for name in ("r@1", "r@5", "r@10", "median_rank"):
+            for baseline in ("", "/chance", "/ridge"):
+                assert 0 <= results[f"test/retrieval/{direction}/{name}{baseline}"] <= 20
+    assert "test/retrieval/xx/text_to_image/r@10" in results and results["data/train/unreadable"] == 0
+    assert results["test/loss/total"] > 0 and results["test/loss/total/chance"] == pytest.approx(np.log(16) * 16 / 20 + np.log(4) * 4 / 20, rel=1e-4)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert len(losses) == 60 and np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5]), "it learns"
+    assert {line["step"] for line in lines if "validation/retrieval/text_to_image/r@1" in line} == {20, 40, 60}
+    assert all(0 <= line["train/wait_share"] <= 1 for line in lines if "train/wait_share" in line)
+    assert json.loads((workdir / "environment.json").read_text())["versions"]["jax"] == jax.__version__
+    assert list((workdir / "tensorboard").iterdir())
+    names = {str(p.relative_to(workdir / "artifacts")) for p in (workdir / "artifacts").rglob("*.json")}
+    assert {"data/attribution.json", "test/retrieval/gallery_text_to_image.json", "test/retrieval/similarity.json"} <= names
+    assert "60 of 60" in capsys.readouterr().err
+
+    again = train(config, workdir)
+    assert again["step"] == results["step"] and again["test/retrieval/text_to_image/r@5"] == results["test/retrieval/text_to_image/r@5"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer__lrr": 1.0}, "optimizer.lrr is unknown. Did you mean 'lr'"),
+        ({"stepz": 1}, "config.stepz is unknown. Did you mean 'steps'"),
+        ({"steps": 0}, "config.steps=0"),
+        ({"data__bach_size": 8}, "data.bach_size is unknown. Did you mean 'batch_size'"),
+        ({"data__source__name": "openmojy"}, "Did you mean 'openmoji'"),
+        ({"data__source__name": "toy:Toi"}, "toy has no 'Toi'. Did you mean 'Toy'"),
+        ({"data__source__sizes": 3}, "data.source.sizes is unknown. Did you mean 'size'"),
+        ({"data__pp__image": "decode|resise(8)"}, "Did you mean 'resize'"),
+        ({"data__tokenizer": {"name": "bpf"}}, "Did you mean 'bpe'"),
+        ({"model__name": "alligner"}, "Did you mean 'aligner'"),
+        ({"model__encoders__image__name": "vjt"}, "model.encoders.image.name: 'vjt' is not among the encoders. Did you mean 'vit'"),
+        ({"model__encoders__text__hads": 2}, "model.encoders.text.hads is unknown. Did you mean 'heads'"),
+        ({"objectives__contrastive__los": "x"}, "objectives.contrastive.los is unknown. Did you mean 'loss'"),
+        ({"objectives": {}}, "at least one objective"),
+        ({"evals__retrieval__evry": 3}, "evals.retrieval.evry is unknown. Did you mean 'every'"),
+        ({"evals__retrieval__name": "retreival"}, "Did you mean 'retrieval'"),
+        ({"checkpoint__kep": 1}, "checkpoint.kep is unknown. Did you mean 'keep'"),
+        ({"log__evry": 1}, "log.evry is unknown. Did you mean 'every'"),
+        ({"mesh__dta": 1}, "mesh.dta is unknown. Did you mean 'data'"),
+        ({"optimizer__accumulate": 2}, "another loss"),
+    ],
+)
+def test_a_config_that_cannot_run_is_refused_before_data_is_read(change, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("toy.Toy.__init__", lambda *a, **k: pytest.fail("data was read"))
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        train(toy_config(**change), tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "nothing is left behind"
+
+
+def test_pairs_the_model_does_not_embed_and_metrics_nobody_measures(tmp_path):
+    with pytest.raises(ConfigError, match="pairs name 'audio'.*It embeds: image, text"):
+        train(toy_config(objectives__contrastive__pairs=[["image", "audio"]]), tmp_path / "a")
+    with pytest.raises(ConfigError, match="measured by no evaluator"):
+        train(toy_config(checkpoint__best="validation/retrieval/nothing", checkpoint__every=3), tmp_path / "b")
+
+
+def test_a_folder_with_another_run_or_something_else_in_it_is_refused(uninterrupted, tmp_path):
+    with pytest.raises(ConfigError, match=r"holds the run of another config: optimizer.lr was 0.01 and is 0.02"):
+        train(toy_config(**QUIET, optimizer__lr=0.02), uninterrupted)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="is not empty and holds no run"):
+        train(toy_config(), tmp_path)
+
+
+def test_other_data_than_the_run_began_with_is_refused(tmp_path, monkeypatch):
+    train(toy_config(steps=2, evals={}), tmp_path / "run")
+    monkeypatch.setattr("toy.SIZES", {"train": 65, "validation": 20, "test": 20})
+    with pytest.raises(CheckpointError, match="data is not what the run"):
+        train(toy_config(steps=4, evals={}), tmp_path / "run")
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
+    workdir = tmp_path / "run"
+    process = spawn(workdir, **{**QUIET, "steps": 100_000})
+    try:
+        wait_for_step(workdir, 2, process)
+        with pytest.raises(CheckpointError, match="Another process is training"):
+            train(toy_config(**{**QUIET, "steps": 100_000}), workdir)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_no_checkpoint(tmp_path):
+    workdir = tmp_path / "run"
+    with pytest.raises(TrainingError, match=r"The (loss|gradient's norm) is (nan|inf) at step \d+") as error:
+        train(toy_config(steps=60, evals={}, optimizer__lr=1e36, optimizer__warmup=20, optimizer__name="sgd", checkpoint__every=1), workdir)
+    step = int(str(error.value).partition("at step ")[2].split(".")[0])
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    assert checkpoints.latest == step - 1
+
+
+def test_unreadable_items_are_left_out_and_counted(tmp_path, caplog):
+    source = {"name": "toy:Toy", "broken": [3], "empty": [7, 11]}
+    results = train(toy_config(data__source=source, data__max_unreadable=0.2), tmp_path / "run")
+    assert results["data/train/unreadable"] == results["data/test/unreadable"] == 3
+    assert "Item 3 of the train split is unreadable" in caplog.text and "the text is empty" in caplog.text
+    with pytest.raises(DataError, match=r"items of the train split are unreadable.*raise data.max_unreadable"):
+        train(toy_config(data__source=source), tmp_path / "again")
+
+
+def test_the_profiler_leaves_a_trace(tmp_path):
+    train(toy_config(evals={}, log__profile=[2, 4]), tmp_path / "run")
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
