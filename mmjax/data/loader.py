@@ -68,6 +68,7 @@ class Data:
             raise ConfigError("data.pp names no stream.")
         config.check_part("data.sources", source, "data.source", provided=("split",))
         config.check_call(make_tokenizer, self.tokenizer_config, "data.tokenizer", provided=("texts",))
+        make_tokenizer([], **self.tokenizer_config)
         self._parse(self.pp, tokenizer=None)
 
     def _parse(self, pp: Mapping[str, str], tokenizer: Tokenizer | None) -> dict[str, Pipeline]:

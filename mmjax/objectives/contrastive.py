@@ -58,6 +58,7 @@ class Contrastive:
         return params, ()
 
     def __call__(self, ctx: Context, outputs: Outputs, batch: Batch) -> Loss:
+        """The terms `<a>_<b>`, and how often the nearest candidate is a right one."""
         scale = jnp.exp(bounded_above(ctx.params["log_scale"], math.log(self.max_scale)))
         terms, metrics, weight = {}, {"scale": scale}, jnp.zeros(())
         for a, b in self.pairs:

@@ -118,5 +118,8 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
         when = {"every": None, "split": "validation", "final": "test", **{k: node[k] for k in EVAL_KEYS if k in node}}
         evals[name] = (evaluator, when)
     check_call(Checkpoints, config["checkpoint"], "checkpoint", provided=("directory",))
+    best, measured = config["checkpoint"].get("best"), [f"{when['split']}/{name}/" for name, (_, when) in evals.items()]
+    if best and not best.startswith(tuple(measured)):
+        raise ConfigError(f"checkpoint.best={best!r} is measured by none of config.evals: it should begin with {' or '.join(measured) or '...'}.")
     check_call(RunLog, config["log"], "log", provided=("folder", "steps", "batch_size", "start"))
     return Parts(config, data, mesh, model, objectives, optimizer, evals)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmjax.config import CheckpointError, ConfigError
+from mmjax.config import CheckpointError, ConfigError, nearest
 from mmjax.contract import State
 
 ITEMS = ("params", "stats", "aux", "opt", "ema", "fitted")
@@ -72,15 +72,15 @@ class Checkpoints:
         step = int(state.step)
         if step in self.steps:
             return
-        if self.best and metrics is not None and self.best not in metrics:
-            raise ConfigError(f"checkpoint.best={self.best!r} is measured by no evaluator. They measure: {', '.join(sorted(metrics))}.")
+        best = (metrics or {}).get(self.best)
+        if best is None and any(name.split("/")[:2] == (self.best or "").split("/")[:2] for name in metrics or {}):
+            raise ConfigError(f"checkpoint.best={self.best!r} is not measured.{nearest(self.best or '', metrics or {})}")
         save = self._ocp.args.StandardSave
         items: dict[str, Any] = {name: save(getattr(state, name)) for name in ITEMS if jax.tree.leaves(getattr(state, name))}
         meta = {**meta, "step": step, "key": jax.random.key_data(state.key).tolist()}
         items["meta"] = self._ocp.args.JsonSave(meta)
         with _disk(self, step):
-            best = {"best": metrics[self.best]} if self.best and metrics else None
-            self._manager.save(step, args=self._ocp.args.Composite(**items), metrics=best)
+            self._manager.save(step, args=self._ocp.args.Composite(**items), metrics=None if best is None else {"best": float(best)})
 
     def wait(self) -> None:
         """Until everything is written."""
@@ -101,10 +101,12 @@ class Checkpoints:
         if step not in self.steps:
             raise CheckpointError(f"{self.directory} has no step {step}. It has: {', '.join(map(str, self.steps)) or 'none'}.")
         wanted = {name: getattr(shapes, name) for name in ITEMS if jax.tree.leaves(getattr(shapes, name))}
-        self._compare(step, wanted)
         restore = self._ocp.args.StandardRestore
         try:
+            self._compare(step, wanted)
             items = self._manager.restore(step, args=self._ocp.args.Composite(**{name: restore(tree) for name, tree in wanted.items()}))
+        except CheckpointError:
+            raise
         except Exception as error:
             raise CheckpointError(f"Step {step} in {self.directory} cannot be read: {_first_line(error)}. {self._others(step)}") from error
         meta = self.meta(step)

@@ -57,8 +57,9 @@ def _described(parts: Parts) -> Iterator[tuple[str, Artifact]]:
         yield f"data/{name}", value if isinstance(value, Artifact) else Table([name], [[value]])
 
 
-def evaluate_run(workdir: Path, step: int | None = None) -> dict[str, Any]:
+def evaluate_run(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
     """Evaluates a checkpoint of a run: the one at `step`, or the best (the newest where no metric was kept)."""
+    workdir = Path(workdir)
     config = read_config(workdir)
     parts = parts_of(config, workdir)
     with jax.set_mesh(parts.mesh):

@@ -24,7 +24,7 @@ class Interrupted(UserError):
     """The run was asked to end; everything is saved."""
 
 
-def train(config: Any, workdir: Path) -> dict[str, Any]:
+def train(config: Any, workdir: str | Path) -> dict[str, Any]:
     """Trains one run to its last step, from wherever `workdir` stands, and evaluates its best checkpoint.
 
     Returns the results, which `results.json` holds too.

@@ -34,7 +34,7 @@ def main():
     rng = np.random.default_rng(0)
     arrays = {
         "about": np.array(
-            "losses by PyTorch, wired after the pseudo-code of CLIP fig. 3 and SigLIP algorithm 1; made by make_contrastive.py"
+            "PyTorch's losses, wired after the pseudo-code of CLIP fig. 3 and SigLIP algorithm 1; made by make_contrastive.py"
         ),
         "torch": np.array(torch.__version__),
     }

@@ -39,8 +39,8 @@ def test_loss_and_gradients_are_pytorchs(case):
 
     def loss(given):
         params = {key: given[key] for key in ("log_scale", "bias") if key in given}
-        batch = {m: given[m] for m in ("image", "text")}
-        return term(objective, {m: unit(z) for m, z in batch.items()}, params).terms["image_text"]
+        batch = {m: unit(given[m]) for m in ("image", "text")}
+        return loss_of(objective, params, {f"{m}/z": z for m, z in batch.items()}, batch).terms["image_text"]
 
     value, grads = quick(jax.value_and_grad(loss))(given)
     np.testing.assert_allclose(value, GOLDEN[f"{case}/loss"], rtol=2e-6)

@@ -90,14 +90,16 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(how, unin
 
 def test_a_run_goes_on_with_another_number_of_devices(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
-    first = spawn(workdir, devices=2, **{**QUIET, "steps": 4, "optimizer__schedule": "constant"})
+    # Adam would blow up the rounding of gradients that are zero but for it, such as a key bias's.
+    changes = {**QUIET, "optimizer__schedule": "constant", "optimizer__name": "sgd", "optimizer__lr": 0.1}
+    first = spawn(workdir, devices=2, **{**changes, "steps": 4})
     assert first.wait(120) == 0, first.communicate()[0]
-    results = train(toy_config(**{**QUIET, "steps": 8, "optimizer__schedule": "constant"}), workdir)
+    results = train(toy_config(**{**changes, "steps": 8}), workdir)
     assert results["step"] == 8
     whole = tmp_path / "whole"
-    train(toy_config(**{**QUIET, "steps": 8, "optimizer__schedule": "constant"}), whole)
+    train(toy_config(**{**changes, "steps": 8}), whole)
     for a, b in zip(last_parameters(workdir), last_parameters(whole), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_a_whole_run_leaves_what_it_promises(tmp_path, capsys):
@@ -154,7 +156,7 @@ def test_a_whole_run_leaves_what_it_promises(tmp_path, capsys):
     ],
 )
 def test_a_config_that_cannot_run_is_refused_before_data_is_read(change, message, tmp_path, monkeypatch):
-    monkeypatch.setattr("toy.Toy.__init__", lambda *a, **k: pytest.fail("data was read"))
+    monkeypatch.setattr("mmjax.data.loader.Data.source", lambda *a: pytest.fail("data was read"))
     with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
         train(toy_config(**change), tmp_path / "run")
     assert not (tmp_path / "run").exists(), "nothing is left behind"
@@ -163,8 +165,10 @@ def test_a_config_that_cannot_run_is_refused_before_data_is_read(change, message
 def test_pairs_the_model_does_not_embed_and_metrics_nobody_measures(tmp_path):
     with pytest.raises(ConfigError, match="pairs name 'audio'.*It embeds: image, text"):
         train(toy_config(objectives__contrastive__pairs=[["image", "audio"]]), tmp_path / "a")
-    with pytest.raises(ConfigError, match="measured by no evaluator"):
-        train(toy_config(checkpoint__best="validation/retrieval/nothing", checkpoint__every=3), tmp_path / "b")
+    with pytest.raises(ConfigError, match="measured by none of config.evals: it should begin with validation/retrieval/ or validation/loss/"):
+        train(toy_config(checkpoint__best="test/retrieval/text_to_image/r@1"), tmp_path / "b")
+    with pytest.raises(ConfigError, match="is not measured. Did you mean 'validation/retrieval/text_to_image/r@10'"):
+        train(toy_config(checkpoint__best="validation/retrieval/text_to_image/r@20", checkpoint__every=3), tmp_path / "c")
 
 
 def test_a_folder_with_another_run_or_something_else_in_it_is_refused(uninterrupted, tmp_path):

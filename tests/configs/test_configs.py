@@ -1,0 +1,42 @@
+"""Every config loads, has the shapes of a model at full size, and trains one shrunk run."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+from mmjax.config import ConfigError
+from mmjax.data.examples import Spec
+from mmjax.train.build import parts_of
+from mmjax.train.loop import train
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.py"))
+
+
+def load(path, arg=""):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_at_full_size_every_name_resolves_and_every_shape_fits(path):
+    parts = parts_of(load(path))
+    with jax.set_mesh(parts.mesh):
+        shapes = parts.state_shapes()
+    assert sum(x.size for x in jax.tree.leaves(shapes.params)) > 100_000
+    assert all(isinstance(spec, Spec) for spec in parts.data.spec.values())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_one_shrunk_run(path, tmp_path):
+    results = train(load(path, "smoke"), tmp_path / "run")
+    assert (tmp_path / "run" / "results.json").exists() and any(name.startswith("test/") for name in results)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_an_unknown_argument_is_named(path):
+    with pytest.raises(ConfigError, match="'smoek' is unknown. Did you mean 'smoke'"):
+        load(path, "smoek")
