@@ -29,7 +29,11 @@ def get_config(arg=""):
     )
     c.objectives = dict(contrastive=dict(name="contrastive", loss="softmax", pairs=[("image", "text")]))
     c.optimizer = dict(
-        name="adamw", lr=2e-3, schedule="cosine", warmup=1 if arg.smoke else 150, rules=[(".*/(bias|scale)|.*log_scale", {}), (".*", dict(decay=0.1))]
+        name="adamw",
+        lr=2e-3,
+        schedule="cosine",
+        warmup=1 if arg.smoke else 150,
+        rules=[(".*/(bias|scale)|.*log_scale", {}), (".*", dict(decay=0.1))],
     )
     c.mesh = dict(data=-1, fsdp=1)
     c.log = dict(every=10)

@@ -74,9 +74,13 @@ def cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _short(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else error}"
+def _short(error: BaseException) -> str:
+    """The line of a traceback that a user needs: config_flags brings whole ones."""
+    if isinstance(error, KeyError):
+        return f"ConfigError: the config has no block {str(error).strip(chr(39) + chr(34))} that --config... could change."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
+    return last if ": " in last and last.split(":")[0].endswith("Error") else f"{type(error).__name__}: {last}"
 
 
 def print_headline(results: dict) -> None:

@@ -156,7 +156,7 @@ def check_part(kind: str, node: Any, path: str, *, provided: Iterable[str] = (),
     return cls
 
 
-def build(kind: str, node: Mapping[str, Any], path: str, *, common: Iterable[str] = (), **provided: Any) -> Any:
+def build(kind: str, node: Any, path: str, *, common: Iterable[str] = (), **provided: Any) -> Any:
     """The part that a config names, with the config's arguments and `provided`."""
     cls = check_part(kind, node, path, provided=provided, common=common)
     arguments = {key: value for key, value in node.items() if key not in common and key != "name"}

@@ -22,7 +22,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("mmjax", "typechecker.check")
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -50,7 +50,8 @@ def test_imports_run_downwards(path):
 
 def loaded_by(statement):
     """Top-level packages in memory after a statement, in a new process."""
-    code = f"import sys; {statement}; print(' '.join(sorted({{m.split('.')[0] for m in sys.modules}} | {{m for m in sys.modules if 'config_flags' in m}})))"
+    loaded = "{m.split('.')[0] for m in sys.modules} | {m for m in sys.modules if 'config_flags' in m}"
+    code = f"import sys; {statement}; print(*sorted({loaded}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={"PATH": "", "JAX_PLATFORMS": "cpu"})
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
@@ -58,11 +59,22 @@ def loaded_by(statement):
 
 @pytest.mark.parametrize("module", ["mmjax.train.loop", "mmjax.models.aligner", "mmjax.train.step"])
 def test_training_imports_nothing_heavy(module):
-    heavy = {"tensorflow", "torch", "tensorflow_datasets", "grain", "sklearn", "matplotlib", "wandb", "orbax", "ml_collections.config_flags"}
+    heavy = {
+        "tensorflow",
+        "torch",
+        "tensorflow_datasets",
+        "grain",
+        "sklearn",
+        "matplotlib",
+        "wandb",
+        "orbax",
+        "ml_collections.config_flags",
+    }
     assert not loaded_by(f"import {module}") & heavy
 
 
 def test_the_step_works_where_the_data_packages_are_not_installed():
     """As on a machine that only has jax, flax, optax and einops."""
-    block = "import sys; [sys.modules.__setitem__(m, None) for m in ('tensorflow_datasets', 'grain', 'tensorflow', 'ml_collections', 'tokenizers', 'sklearn')]"
+    absent = ("tensorflow_datasets", "grain", "tensorflow", "ml_collections", "tokenizers", "sklearn")
+    block = f"import sys; sys.modules |= dict.fromkeys({absent})"
     assert "mmjax" in loaded_by(f"{block}; import mmjax.models.aligner, mmjax.objectives.contrastive, mmjax.train.step, mmjax.train.loop")

@@ -24,7 +24,11 @@ class Toy:
         words = " ".join(f"{LEVELS[level // 86]} {name}" for level, name in zip(colour, ("red", "green", "blue"), strict=True))
         if index in self.broken:
             image = b"not an image"
-        return {"image": image, "text": {"en": ["  " if index in self.empty else words, f"number {index}"], "xx": [f"item{index}"]}, "key": index}
+        return {
+            "image": image,
+            "text": {"en": ["  " if index in self.empty else words, f"number {index}"], "xx": [f"item{index}"]},
+            "key": index,
+        }
 
     def describe(self):
         return {"attribution": "made up"}
@@ -37,7 +41,10 @@ def toy_config(**changes):
         "data": {
             "source": {"name": "toy:Toy"},
             "batch_size": 16,
-            "pp": {"image": "decode|random_affine(10, 0.1)|flip_lr", "text": 'choose("en", aliases=False)|lower|words_dropped(0.1)|tokens(40)'},
+            "pp": {
+                "image": "decode|random_affine(10, 0.1)|flip_lr",
+                "text": 'choose("en", aliases=False)|lower|words_dropped(0.1)|tokens(40)',
+            },
         },
         "model": {
             "name": "aligner",

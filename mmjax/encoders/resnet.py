@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ class Norm(nn.Module):
         scale = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
         if self.kind == "batch":
             some = present.any()  # a batch without one present row has no statistics and leaves the running ones as they are
-            momentum = jnp.where(some, 0.9, 1.0)
+            momentum: Any = jnp.where(some, 0.9, 1.0)  # for flax a float, but it only multiplies by it
             norm = nn.BatchNorm(use_running_average=not train, momentum=momentum, dtype=self.dtype, scale_init=scale, name="batch")
             return zero_where_not(present, norm(x, mask=(present | ~some)[:, None, None, None]))
         groups = next(g for g in (32, 16, 8, 4, 2, 1) if x.shape[-1] % g == 0)
@@ -97,7 +98,7 @@ class ResNet(nn.Module):
         )(x)
         x = nn.relu(Norm(self.norm, self.dtype, name="stem_norm")(x, present, train=train))
         if not small:
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType] (flax: a string, or this)
         stages = []
         for stage, depth in enumerate(self.depths):
             for i in range(depth):

@@ -26,7 +26,7 @@ def image_features(images: UInt8[np.ndarray, "N H W 3"], size: int = 48) -> Floa
     out = []
     for image in images:
         image = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=cv2.INTER_AREA)
-        gradients = hog.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)).ravel()
+        gradients = np.ravel(hog.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
         colours = cv2.resize(image, (6, 6), interpolation=cv2.INTER_AREA).ravel() / 255
         out.append(np.concatenate([gradients, colours]))
     return np.stack(out).astype(np.float32)
@@ -51,7 +51,7 @@ class Ridge:
         y = self._vectorizer.fit_transform(texts).toarray().astype(np.float32)
         features = image_features(images)
         self._scaler = StandardScaler().fit(features)
-        x = self._scaler.transform(features)
+        x = np.asarray(self._scaler.transform(features))
         self._mean = y.mean(axis=0)
         gram, cross = x.T @ x, x.T @ (y - self._mean)
         held = self._scaler.transform(image_features(validation[0]))

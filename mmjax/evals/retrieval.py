@@ -68,7 +68,9 @@ class Retrieval:
         if details:
             yield from self._details(view, a, sides, variants)
 
-    def _details(self, view: SplitView, a: Side, sides: Mapping[str, Side], variants: Mapping[str, str | None]) -> Iterator[tuple[str, Any]]:
+    def _details(
+        self, view: SplitView, a: Side, sides: Mapping[str, Side], variants: Mapping[str, str | None]
+    ) -> Iterator[tuple[str, Any]]:
         main = next(iter(sides))
         if len(sides) > 1:
             yield from self._by_variant(a, sides)
@@ -125,7 +127,9 @@ class Retrieval:
         examples = view.examples(self._pp(view, stream, text), all_texts=self.all_texts and kind(stream) == "text")
         return [examples.shown(row)[stream] for row in range(len(examples))]
 
-    def _against_ridge(self, view: SplitView, a: Side, b: Side, shown_a: list, shown_b: list, text: str | None) -> Iterator[tuple[str, float]]:
+    def _against_ridge(
+        self, view: SplitView, a: Side, b: Side, shown_a: list, shown_b: list, text: str | None
+    ) -> Iterator[tuple[str, float]]:
         images, texts = (a, b) if kind(self.streams[0]) == "image" else (b, a)
         shown_images, shown_texts = (shown_a, shown_b) if images is a else (shown_b, shown_a)
         if self._ridge is None:
@@ -144,7 +148,9 @@ class Retrieval:
         pairs = {}
         for split in ("train", "validation"):
             examples = view.other(split).examples(pp)
-            rows = [example for i in range(len(examples)) if (example := examples.shown(i))[image] is not None and example[words] is not None]
+            rows = [
+                example for i in range(len(examples)) if (example := examples.shown(i))[image] is not None and example[words] is not None
+            ]
             pairs[split] = (np.stack([r[image] for r in rows]), [r[words] for r in rows], np.array([r["key"] for r in rows]))
         return Ridge(pairs["train"][:2], pairs["validation"])
 
@@ -156,7 +162,11 @@ class Retrieval:
             items.append(_item(shown_queries[queries.rows[i]]))
             results.append(
                 [
-                    _item(shown_candidates[candidates.rows[j]], correct=bool(candidates.keys[j] == queries.keys[i]), score=float(similarity[j]))
+                    _item(
+                        shown_candidates[candidates.rows[j]],
+                        correct=bool(candidates.keys[j] == queries.keys[i]),
+                        score=float(similarity[j]),
+                    )
                     for j in np.argsort(-similarity)[: max(self.ks)]
                 ]
             )

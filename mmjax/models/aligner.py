@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -30,7 +30,8 @@ class Aligned(nn.Module):
             shared = self.encoders[stream]
             owner = shared if isinstance(shared, str) else stream
             if owner not in towers:
-                towers[owner] = (self.encoders[owner].copy(name=owner), nn.Dense(self.width, use_bias=False, name=f"{owner}_projection"))
+                own = cast(nn.Module, self.encoders[owner])  # a name always names a stream with an encoder of its own
+                towers[owner] = (own.copy(name=owner), nn.Dense(self.width, use_bias=False, name=f"{owner}_projection"))
             encoder, projection = towers[owner]
             present = contract.present(batch, stream)
             encoding = encoder(batch[stream], batch.get(f"{stream}/valid"), present, train=train)

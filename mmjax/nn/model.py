@@ -26,7 +26,6 @@ class ModuleModel:
     ) -> tuple[Outputs, dict[str, Any]]:
         """Outputs, and the statistics after this batch: unchanged unless `train`."""
         stats = {name: value for name, value in variables.items() if name != "params"}
-        if not (train and stats):
-            return self.module.apply(variables, batch, train=train, rngs=rngs), stats
-        outputs, new_stats = self.module.apply(variables, batch, train=train, rngs=rngs, mutable=list(stats))
+        mutable = list(stats) if train else []
+        outputs, new_stats = self.module.apply(variables, batch, train=train, rngs=dict(rngs or {}), mutable=mutable)
         return outputs, {**stats, **new_stats}

@@ -58,10 +58,11 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"], *, train: bool) -> Float[Array, "*B D"]:
         width = x.shape[-1]
-        init = dict(kernel_init=nn.initializers.xavier_uniform(), bias_init=nn.initializers.normal(1e-6))
-        hidden = nn.gelu(nn.Dense(int(width * self.ratio), dtype=self.dtype, name="in", **init)(x))
+        init = nn.initializers
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=init.xavier_uniform(), bias_init=init.normal(1e-6))
+        hidden = nn.gelu(dense(int(width * self.ratio), name="in")(x))
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        return nn.Dense(width, dtype=self.dtype, name="out", **init)(hidden)
+        return dense(width, name="out")(hidden)
 
 
 class Block(nn.Module):

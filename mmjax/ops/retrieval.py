@@ -8,7 +8,10 @@ from scipy.special import gammaln
 
 
 def ranks(
-    queries: Float[np.ndarray, "Q D"], query_keys: Int[np.ndarray, " Q"], candidates: Float[np.ndarray, "C D"], candidate_keys: Int[np.ndarray, " C"]
+    queries: Float[np.ndarray, "Q D"],
+    query_keys: Int[np.ndarray, " Q"],
+    candidates: Float[np.ndarray, "C D"],
+    candidate_keys: Int[np.ndarray, " C"],
 ) -> tuple[Int[np.ndarray, " Q"], Int[np.ndarray, " Q"]]:
     """How many wrong candidates come before the first right one, and how many right ones there are, for each query.
 
@@ -43,5 +46,6 @@ def summary(rank: Int[np.ndarray, " Q"], ks: tuple[int, ...]) -> dict[str, float
 def chance_summary(right: Int[np.ndarray, " Q"], candidates: int, ks: tuple[int, ...]) -> dict[str, float]:
     """What a random order is expected to reach, in the terms of `summary`."""
     recall = {f"r@{k}": float(np.mean(chance_within(k, right, candidates))) for k in ks}
-    middle = next((r for r in range(1, candidates + 1) if np.mean(chance_within(r, right, candidates)) >= 0.5), candidates)
+    half = 0.5 - 1e-9  # whatever the rounding
+    middle = next((r for r in range(1, candidates + 1) if np.mean(chance_within(r, right, candidates)) >= half), candidates)
     return {**recall, "median_rank": float(middle)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax import config as configs
-from mmjax.config import ConfigError, build, check_call, check_part
+from mmjax.config import ConfigError, build, check_call
 from mmjax.contract import BATCH_AXES, State
 from mmjax.data.loader import Data
 from mmjax.train.checkpoint import Checkpoints
@@ -43,9 +45,7 @@ class Parts(NamedTuple):
     def state_shapes(self) -> State:
         """Shapes and shardings of the whole state; nothing is computed."""
         sharding = NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
-        batch = {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in self.batch_shapes().items()
-        }
+        batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in self.batch_shapes().items()}
         shapes = jax.eval_shape(self._init, batch)
         placed = state_sharding(self.mesh, shapes, self.config["mesh"].get("fsdp_min_size", 65_536))
         return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placed)
@@ -73,6 +73,10 @@ def _top(*, steps, data, model, objectives, optimizer, seed=0, mesh=None, evals=
     """The keys of a run's config."""
 
 
+def _constant(value: float, step: Any) -> jax.Array:
+    return jnp.float32(value)
+
+
 EVAL_KEYS = ("every", "split", "final")
 
 
@@ -97,29 +101,46 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     data = Data(**config["data"], seed=config["seed"], workdir=workdir)
     mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
     model = build("models", config["model"], "model")
-    objectives = {}
-    for name, node in config["objectives"].items():
-        weight = node.get("weight", 1.0) if isinstance(node, Mapping) else 1.0
-        if isinstance(weight, Mapping):
-            arguments = check_call(make_schedule, {"peak": 1.0, "steps": steps, **weight}, f"objectives.{name}.weight")
-            schedule = make_schedule(weight.get("name", "constant"), **arguments)
-        else:
-            schedule = lambda step, value=float(weight): jnp.float32(value)
-        objectives[name] = Weighted(build("objectives", node, f"objectives.{name}", common=("weight",)), schedule)
+    objectives = _objectives(config["objectives"], steps)
     if not objectives or "model" in objectives:
         raise ConfigError("config.objectives should name at least one objective, and none 'model'.")
     check_call(Optimizer, config["optimizer"], "optimizer", provided=("steps",))
     optimizer = Optimizer(**config["optimizer"], steps=steps)
     make_step(model, objectives, optimizer)
     check_batch_size(mesh, data.batch_size, optimizer.accumulate)
-    evals = {}
-    for name, node in config["evals"].items():
-        evaluator = build("evals", node, f"evals.{name}", common=EVAL_KEYS)
-        when = {"every": None, "split": "validation", "final": "test", **{k: node[k] for k in EVAL_KEYS if k in node}}
-        evals[name] = (evaluator, when)
+    evals = _evals(config["evals"])
     check_call(Checkpoints, config["checkpoint"], "checkpoint", provided=("directory",))
     best, measured = config["checkpoint"].get("best"), [f"{when['split']}/{name}/" for name, (_, when) in evals.items()]
     if best and not best.startswith(tuple(measured)):
-        raise ConfigError(f"checkpoint.best={best!r} is measured by none of config.evals: it should begin with {' or '.join(measured) or '...'}.")
+        begin = " or ".join(measured) or "..."
+        raise ConfigError(f"checkpoint.best={best!r} is measured by none of config.evals: it should begin with {begin}.")
     check_call(RunLog, config["log"], "log", provided=("folder", "steps", "batch_size", "start"))
+    if config["log"].get("wandb") and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("log.wandb needs the package wandb: pip install wandb")
     return Parts(config, data, mesh, model, objectives, optimizer, evals)
+
+
+def _objectives(nodes: Mapping[str, Any], steps: int) -> dict[str, Weighted]:
+    """`weight` is a number, or a schedule over the run: dict(name="linear", peak=0.5, warmup=100)."""
+    objectives = {}
+    for name, node in nodes.items():
+        path = f"objectives.{name}"
+        objective = build("objectives", node, path, common=("weight",))
+        weight = node.get("weight", 1.0)
+        if isinstance(weight, Mapping):
+            arguments = check_call(make_schedule, {"peak": 1.0, "steps": steps, **weight}, f"{path}.weight")
+            schedule = make_schedule(weight.get("name", "constant"), **arguments)
+        else:
+            schedule = partial(_constant, float(weight))
+        objectives[name] = Weighted(objective, schedule)
+    return objectives
+
+
+def _evals(nodes: Mapping[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Each evaluator, when it runs (`every` steps and at the last), on which `split` then, and on which at the end (`final`)."""
+    evals = {}
+    for name, node in nodes.items():
+        evaluator = build("evals", node, f"evals.{name}", common=EVAL_KEYS)
+        when = {"every": None, "split": "validation", "final": "test"}
+        evals[name] = (evaluator, {**when, **{key: node[key] for key in EVAL_KEYS if key in node}})
+    return evals

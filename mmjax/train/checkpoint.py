@@ -72,7 +72,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self.steps:
             return
-        best = (metrics or {}).get(self.best)
+        best = metrics.get(self.best) if metrics and self.best else None
         if best is None and any(name.split("/")[:2] == (self.best or "").split("/")[:2] for name in metrics or {}):
             raise ConfigError(f"checkpoint.best={self.best!r} is not measured.{nearest(self.best or '', metrics or {})}")
         save = self._ocp.args.StandardSave
@@ -125,9 +125,7 @@ class Checkpoints:
             stored, expected = _shapes(getattr(found[name], "tree", found[name])), _shapes(tree)
             problems += [f"missing {name}/{k}" for k in expected if k not in stored]
             problems += [f"unexpected {name}/{k}" for k in stored if k not in expected]
-            problems += [
-                f"{name}/{k} is {stored[k]}, not {expected[k]}" for k in expected if k in stored and stored[k] != expected[k]
-            ]
+            problems += [f"{name}/{k} is {stored[k]}, not {expected[k]}" for k in expected if k in stored and stored[k] != expected[k]]
         if problems:
             more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
             raise CheckpointError(

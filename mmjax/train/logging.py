@@ -58,10 +58,8 @@ class RunLog:
 
             self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), flush_secs=10)
         if wandb and self.writes:
-            try:
-                import wandb as library
-            except ModuleNotFoundError:
-                raise ConfigError("log.wandb needs the package wandb: pip install wandb") from None
+            import wandb as library
+
             config = json.loads((self.folder / "config.json").read_text())
             self._wandb = library.init(project=wandb, dir=str(self.folder), config=config, name=self.folder.name, resume="allow")
 
@@ -123,7 +121,7 @@ class RunLog:
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Numbers to every place that keeps them."""
-        if not self.writes:
+        if self._jsonl is None:
             return
         values = {name: float(value) for name, value in scalars.items()}
         line = {"step": step, "time": round(time.time(), 3), **{k: v if math.isfinite(v) else None for k, v in values.items()}}

@@ -15,7 +15,7 @@ from mmjax.config import CheckpointError, UserError
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.evaluation import evaluate, final_evaluation
-from mmjax.train.logging import RunLog, TrainingError
+from mmjax.train.logging import RunLog
 from mmjax.train.optim import paths
 from mmjax.train.run import RunFolder
 
@@ -61,7 +61,7 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
             log.flush()
             checkpoints.wait()
             best = checkpoints.best_step
-            if best != config["steps"]:
+            if best is not None and best != config["steps"]:
                 state = checkpoints.restore(best, shapes)
             return final_evaluation(parts, fns, state, workdir, log.timings())
 
@@ -115,4 +115,5 @@ def _summary(parts: Parts, shapes: Any, start: int) -> str:
     total = sum(sizes.values())
     mesh = ", ".join(f"{axis} {size}" for axis, size in parts.mesh.shape.items())
     where = f"resuming at step {start:,}" if start else "from the start"
-    return f"{total:,} parameters ({', '.join(f'{k} {v:,}' for k, v in sizes.items())}); {len(parts.data.source('train')):,} examples; mesh {mesh}; {where}."
+    counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+    return f"{total:,} parameters ({counts}); {len(parts.data.source('train')):,} examples; mesh {mesh}; {where}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ class Optimizer:
         lr: float = 1e-3,
         schedule: str = "cosine",
         warmup: int = 0,
-        rules: Sequence[tuple[str, Mapping[str, Any]]] = ((".*", {}),),
+        rules: Sequence[Sequence[Any]] = ((".*", {}),),
         clip: float | None = None,
         ema: float | None = None,
         accumulate: int = 1,
@@ -102,7 +102,7 @@ class Optimizer:
         takes = inspect.signature(known[name]).parameters
         # At a learning rate of 1 and without decay the update is the plain direction: schedule, decay and
         # factors are applied to it here, the same for every optimizer.
-        fixed = {key: value for key, value in {"weight_decay": 0.0}.items() if key in takes}
+        fixed: dict[str, Any] = {key: value for key, value in {"weight_decay": 0.0}.items() if key in takes}
         if name == "muon":
             fixed["muon_weight_dimension_numbers"] = _muon_matrices
         self.tx = known[name](1.0, **fixed, **options)
@@ -150,14 +150,15 @@ class Optimizer:
                 rule = self.rule(path)
                 return (param + lr * rule.lr * (direction - rule.decay * param)).astype(param.dtype)
 
-            flat, moves = paths(trained), paths(directions)
+            flat, moves = paths(trained), paths(cast(dict, directions))
             return unflatten_dict({path: move(path, param, moves[path]) for path, param in flat.items()}, sep="/"), state
 
     def average(self, ema: Any, params: Any, step: Array) -> Any:
         """The moving average after a step."""
         if self.ema_decay is None:
             return ema
-        decay = jnp.minimum(self.ema_decay, (1.0 + step) / (10.0 + step)).astype(jnp.float32)
+        step = step.astype(jnp.float32)
+        decay = jnp.minimum(self.ema_decay, (1.0 + step) / (10.0 + step))
         return jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(p.dtype), ema, params)
 
 
@@ -169,4 +170,6 @@ def merge(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict:
 def _muon_matrices(params: Any) -> Any:
     """Muon is for the matrices of hidden layers (Jordan et al., 2024); embeddings, vectors and the rest get its Adam."""
     matrix = optax.contrib.MuonDimensionNumbers()
-    return unflatten_dict({p: matrix if v.ndim == 2 and p.endswith("kernel") else None for p, v in paths(params).items()}, sep="/")
+    return unflatten_dict(
+        {p: matrix if getattr(v, "ndim", 0) == 2 and p.endswith("kernel") else None for p, v in paths(params).items()}, sep="/"
+    )

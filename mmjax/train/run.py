@@ -42,7 +42,9 @@ class RunFolder:
             if changed:
                 shown = "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in list(changed.items())[:5])
                 more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
-                raise ConfigError(f"{self.path} holds the run of another config: {shown}{more}. Take another --workdir, or the same config.")
+                raise ConfigError(
+                    f"{self.path} holds the run of another config: {shown}{more}. Take another --workdir, or the same config."
+                )
         elif self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
             raise ConfigError(f"{self.path} is not empty and holds no run. Take another --workdir.")
         if jax.process_index() == 0:

@@ -24,11 +24,15 @@ PHASE = "main"
 class Model(Protocol):
     """What training sees of a model."""
 
-    def init(self, key: PRNGKeyArray, batch: Batch) -> dict[str, Any]: ...
+    def init(self, key: PRNGKeyArray, batch: Batch) -> dict[str, Any]:
+        """The variables: `params`, and collections that are not trained."""
+        ...
 
     def apply(
         self, variables: Mapping[str, Any], batch: Batch, *, train: bool, rngs: Mapping[str, PRNGKeyArray] | None = None
-    ) -> tuple[Outputs, dict[str, Any]]: ...
+    ) -> tuple[Outputs, dict[str, Any]]:
+        """Outputs, and the collections that are not trained as they are after this batch."""
+        ...
 
 
 @runtime_checkable
@@ -37,9 +41,13 @@ class Objective(Protocol):
 
     batch_wise: bool  # whether an example's loss depends on the rest of its batch
 
-    def init(self, key: PRNGKeyArray, batch: Batch, outputs: Outputs) -> tuple[Any, Any]: ...
+    def init(self, key: PRNGKeyArray, batch: Batch, outputs: Outputs) -> tuple[Any, Any]:
+        """Its own parameters, trained with the model's, and its own state."""
+        ...
 
-    def __call__(self, ctx: Context, outputs: Outputs, batch: Batch) -> Loss: ...
+    def __call__(self, ctx: Context, outputs: Outputs, batch: Batch) -> Loss:
+        """Its terms, on the outputs of the model for this batch."""
+        ...
 
 
 class Weighted(NamedTuple):
@@ -86,7 +94,10 @@ def _losses(
         outputs = jax.tree.map(jnp.zeros_like, outputs)
     losses = {}
     for name, (objective, _) in objectives.items():
-        forward = lambda *args, _name=name, **kwargs: apply(*args, name=f"{_name}/forward", **kwargs)[0]
+
+        def forward(*args, _name=name, **kwargs):
+            return apply(*args, name=f"{_name}/forward", **kwargs)[0]
+
         losses[name] = objective(Context(params.get(name, {}), aux[name], step, fold_name(key, name), forward), outputs, batch)
     return losses, new_stats
 
@@ -94,7 +105,7 @@ def _losses(
 def _metrics(losses: Mapping[str, Loss], objectives: Mapping[str, Weighted], step: Array) -> dict[str, Array]:
     """The total, and every term and metric under its objective's name."""
     totals = {name: objectives[name].weight(step) * sum(loss.terms.values()) for name, loss in losses.items()}
-    metrics = {"loss": sum(totals.values())}
+    metrics = {"loss": jnp.asarray(sum(totals.values()))}
     for name, loss in losses.items():
         metrics |= {f"{name}/{key}": value for key, value in {**loss.terms, **loss.metrics}.items()}
     return metrics
@@ -201,4 +212,3 @@ def make_functions(model: Model, objectives: Mapping[str, Weighted]) -> Function
 
     replicated = jax.jit(lambda x: _constrained(x, PartitionSpec()))
     return Functions(jax.jit(outputs, static_argnums=2), jax.jit(losses, static_argnums=2), replicated)
-

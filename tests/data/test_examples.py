@@ -4,8 +4,8 @@ import logging
 
 import numpy as np
 import pytest
-import toy
 
+import toy
 from mmjax.config import ConfigError, DataError
 from mmjax.data.examples import Examples, Unreadable, field, nth_text
 from mmjax.data.pp.builder import parse

@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import toy
 from jax.sharding import PartitionSpec
 
+import toy
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import BATCH_AXES
 from mmjax.data import loader

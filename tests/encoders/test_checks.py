@@ -2,13 +2,13 @@
 
 from functools import cache
 
-import checks
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import checks
 from mmjax.contract import Encoding
 from mmjax.ops.masks import masked_mean, zero_where_not
 

@@ -2,9 +2,9 @@
 
 from functools import cache
 
-import checks
 import pytest
 
+import checks
 from mmjax import config
 
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import checks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
 
+import checks
 from mmjax.config import ConfigError
 from mmjax.encoders.resnet import Bottleneck, Norm, ResNet
 

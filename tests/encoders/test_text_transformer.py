@@ -1,10 +1,10 @@
 """What is particular to the text transformer."""
 
-import checks
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import checks
 from mmjax.config import ConfigError
 from mmjax.encoders.text_transformer import TextTransformer
 

@@ -3,13 +3,13 @@
 from functools import partial
 from pathlib import Path
 
-import checks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
 
+import checks
 from mmjax.config import ConfigError
 from mmjax.encoders.vit import ViT, sincos_2d
 

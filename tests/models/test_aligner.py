@@ -2,12 +2,12 @@
 
 from functools import cache
 
-import checks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import checks
 from mmjax.config import ConfigError
 from mmjax.models.aligner import Aligner
 

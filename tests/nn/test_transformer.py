@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import checks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import checks
 from mmjax.config import ConfigError
 from mmjax.nn.transformer import Attention, AttentionPool, Block
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import quick
 from objectives import loss_of, start, value_and_grads
 from scipy.special import expit, logsumexp
 
+from checks import quick
 from mmjax.config import ConfigError
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.ops.contrastive import bounded_above

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import assert_finite, assert_same, quick
 from jax.sharding import NamedSharding, PartitionSpec
 from objectives import outputs_of, start, value_and_grads
 
+from checks import assert_finite, assert_same, quick
 from mmjax import config, contract
 from mmjax.contract import BATCH_AXES
 from mmjax.train.sharding import make_mesh

@@ -14,8 +14,8 @@ import pytest
 
 from mmjax.config import CheckpointError, ConfigError, DataError
 from mmjax.train.checkpoint import Checkpoints
-from mmjax.train.loop import train
 from mmjax.train.logging import TrainingError
+from mmjax.train.loop import train
 from toy import toy_config
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +36,16 @@ except UserError as error:
 def spawn(workdir, devices=8, **changes):
     """The same run in a process of its own, that can be killed."""
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    command = [sys.executable, "-c", RUN.replace("import conftest", "import conftest" if devices == 8 else ""), str(workdir), json.dumps(changes)]
-    return subprocess.Popen(command, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [
+        sys.executable,
+        "-c",
+        RUN.replace("import conftest", "import conftest" if devices == 8 else ""),
+        str(workdir),
+        json.dumps(changes),
+    ]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def wait_for_step(workdir, step, process):
@@ -105,7 +113,11 @@ def test_a_run_goes_on_with_another_number_of_devices(uninterrupted, tmp_path):
 def test_a_whole_run_leaves_what_it_promises(tmp_path, capsys):
     workdir = tmp_path / "run"
     config = toy_config(steps=60, optimizer__lr=3e-3, checkpoint__best="validation/retrieval/text_to_image/r@5", log__tensorboard=True)
-    config["evals"]["retrieval"] |= {"every": 20, "baseline": "ridge", "texts": {"en": 'choose("en")|tokens(40)', "xx": 'choose("xx")|tokens(40)'}}
+    config["evals"]["retrieval"] |= {
+        "every": 20,
+        "baseline": "ridge",
+        "texts": {"en": 'choose("en")|tokens(40)', "xx": 'choose("xx")|tokens(40)'},
+    }
     config["data"]["cache"] = True
     results = train(config, workdir)
     assert json.loads((workdir / "results.json").read_text()) == results
@@ -114,7 +126,9 @@ def test_a_whole_run_leaves_what_it_promises(tmp_path, capsys):
             for baseline in ("", "/chance", "/ridge"):
                 assert 0 <= results[f"test/retrieval/{direction}/{name}{baseline}"] <= 20
     assert "test/retrieval/xx/text_to_image/r@10" in results and results["data/train/unreadable"] == 0
-    assert results["test/loss/total"] > 0 and results["test/loss/total/chance"] == pytest.approx(np.log(16) * 16 / 20 + np.log(4) * 4 / 20, rel=1e-4)
+    assert results["test/loss/total"] > 0 and results["test/loss/total/chance"] == pytest.approx(
+        np.log(16) * 16 / 20 + np.log(4) * 4 / 20, rel=1e-4
+    )
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert len(losses) == 60 and np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5]), "it learns"
@@ -165,7 +179,9 @@ def test_a_config_that_cannot_run_is_refused_before_data_is_read(change, message
 def test_pairs_the_model_does_not_embed_and_metrics_nobody_measures(tmp_path):
     with pytest.raises(ConfigError, match="pairs name 'audio'.*It embeds: image, text"):
         train(toy_config(objectives__contrastive__pairs=[["image", "audio"]]), tmp_path / "a")
-    with pytest.raises(ConfigError, match="measured by none of config.evals: it should begin with validation/retrieval/ or validation/loss/"):
+    with pytest.raises(
+        ConfigError, match="measured by none of config.evals: it should begin with validation/retrieval/ or validation/loss/"
+    ):
         train(toy_config(checkpoint__best="test/retrieval/text_to_image/r@1"), tmp_path / "b")
     with pytest.raises(ConfigError, match="is not measured. Did you mean 'validation/retrieval/text_to_image/r@10'"):
         train(toy_config(checkpoint__best="validation/retrieval/text_to_image/r@20", checkpoint__every=3), tmp_path / "c")

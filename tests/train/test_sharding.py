@@ -53,13 +53,20 @@ def test_losses_and_parameters_equal_those_of_one_device(mesh, unsharded, monkey
 
 def test_large_arrays_are_split_and_small_ones_are_not():
     mesh = make_mesh(data=2, fsdp=4)
-    shapes = {"big": jax.ShapeDtypeStruct((6, 64, 32), jnp.float32), "odd": jax.ShapeDtypeStruct((33, 35), jnp.float32), "small": jax.ShapeDtypeStruct((8,), jnp.float32)}
+    shapes = {
+        "big": jax.ShapeDtypeStruct((6, 64, 32), jnp.float32),
+        "odd": jax.ShapeDtypeStruct((33, 35), jnp.float32),
+        "small": jax.ShapeDtypeStruct((8,), jnp.float32),
+    }
     placed = state_sharding(mesh, shapes, fsdp_min_size=100)
     assert placed["big"].spec == jax.sharding.PartitionSpec(None, "fsdp", None)
     assert placed["odd"].is_fully_replicated and placed["small"].is_fully_replicated
 
 
-@pytest.mark.parametrize(("sizes", "message"), [({"data": 3}, "does not multiply out to the 8"), ({"data": -1, "fsdp": -1}, "one of them"), ({"fsdp": 0}, "positive")])
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [({"data": 3}, "does not multiply out to the 8"), ({"data": -1, "fsdp": -1}, "one of them"), ({"fsdp": 0}, "positive")],
+)
 def test_meshes_that_do_not_fit(sizes, message):
     with pytest.raises(ConfigError, match=message):
         make_mesh(**sizes)

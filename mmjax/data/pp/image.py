@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps
 
 cv2.setNumThreads(0)  # the loader's own threads already use every core
 cv2.utils.logging.setLogLevel(0)  # an unreadable file is reported by its item
-Op = Callable
+Op: TypeAlias = Callable[..., Any]
 
 
 def decode() -> Op:
@@ -20,9 +21,7 @@ def decode() -> Op:
     def op(x: bytes) -> np.ndarray:
         data, jpeg = np.frombuffer(x, np.uint8), x[:2] == b"\xff\xd8"
         # IMREAD_UNCHANGED alone keeps alpha, which JPEG has not, and it leaves out the orientation.
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED) if data.size else None
-        if image is None:
-            raise ValueError("not an image that can be decoded")
+        image = _decoded(data, cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED)
         if jpeg:
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         alpha = image.ndim == 3 and image.shape[2] == 4
@@ -33,9 +32,16 @@ def decode() -> Op:
             image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
             return _on_white(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))
         as_it_is = image.dtype == np.uint8 and image.ndim == 3 and not turned
-        return cv2.cvtColor(image if as_it_is else cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(image if as_it_is else _decoded(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
     return op
+
+
+def _decoded(data: np.ndarray, flags: int) -> np.ndarray:
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None:
+        raise ValueError("not an image that can be decoded")
+    return image
 
 
 def _on_white(rgba: np.ndarray) -> np.ndarray:
@@ -92,12 +98,15 @@ def random_crop(size: int) -> Op:
 
 def random_resized_crop(size: int, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)) -> Op:
     """A crop of random area and aspect ratio, resized (Szegedy et al., 2015, sec. 6); the central square in evaluation."""
+    (smallest, largest), (narrowest, widest) = scale, np.log(ratio)
 
     def op(x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         height, width = x.shape[:2]
-        for _ in range(10 if rng is not None else 0):
-            area = height * width * rng.uniform(*scale)
-            aspect = np.exp(rng.uniform(*np.log(ratio)))
+        for _ in range(10):
+            if rng is None:
+                break
+            area = height * width * rng.uniform(smallest, largest)
+            aspect = np.exp(rng.uniform(narrowest, widest))
             w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
             if 0 < w <= width and 0 < h <= height:
                 top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))

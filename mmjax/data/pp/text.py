@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from mmjax.data.pp.builder import Padded
 from mmjax.data.tokenizers import BEGIN, END, Tokenizer
 
-Op = Callable
+Op: TypeAlias = Callable[..., Any]
 
 
 def choose(*languages: str, aliases: bool = True) -> Op:
@@ -26,12 +26,14 @@ def choose(*languages: str, aliases: bool = True) -> Op:
             found = [x[language] for language in (languages or x) if x.get(language)]
             if not found:
                 return None
-            x = found[0] if rng is None else found[rng.integers(len(found))]
-        if isinstance(x, str):
-            return x
-        if not x:
+            texts = found[0] if rng is None else found[rng.integers(len(found))]
+        else:
+            texts = x
+        if isinstance(texts, str):
+            return texts
+        if not texts:
             return None
-        return x[0] if rng is None or not aliases else x[rng.integers(len(x))]
+        return texts[0] if rng is None or not aliases else texts[int(rng.integers(len(texts)))]
 
     return op
 
@@ -72,6 +74,8 @@ def tokens(length: int, *, tokenizer: Tokenizer | None) -> Op:
         raise ValueError(f"length={length} leaves no room between the begin and the end token")
 
     def op(x: str) -> Padded:
+        if tokenizer is None:
+            raise ValueError("tokens() was given no tokenizer")
         if not isinstance(x, str):
             raise ValueError(f"the text is {type(x).__name__}, not a string: choose one of several by choose()")
         x = re.sub(r"\s+", " ", x).strip()

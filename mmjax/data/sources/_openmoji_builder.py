@@ -191,6 +191,14 @@ def _texts(data: dict[str, Any], lang: str) -> list[str]:
     return list(seen.values())
 
 
+def written(one: Emoji) -> dict[str, list[str]]:
+    """The texts as stored. Unicode's English name of a national flag is 'flag: Norway'; the package `emoji` has 'Norway'."""
+    name, *aliases = one.texts["en"]
+    if re.fullmatch("[\U0001f1e6-\U0001f1ff]{2}|\U0001f3f4[\U000e0000-\U000e007f]+", one.char):
+        return {**one.texts, "en": [f"flag: {name}", name, *aliases]}
+    return one.texts
+
+
 def draw(found: list[Emoji]) -> UInt8[np.ndarray, "N 96 96 3"]:
     """The drawings, in colour on white, centred as in OpenMoji's own frame."""
     from PIL import Image, ImageDraw, ImageFont, features
@@ -268,7 +276,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Draws, groups and writes the data set."""
 
     name = "openmoji"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config_name(skin_tones)) for skin_tones in (False, True)]
 
     @classmethod
@@ -306,7 +314,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         def rows(split: str) -> Iterator[tuple[str, dict]]:
             for i in wanted:
                 if split_of(concepts[i]) == split:
-                    texts = {lang: found[i].texts.get(lang, []) for lang in LANGUAGES}
+                    texts = {lang: written(found[i]).get(lang, []) for lang in LANGUAGES}
                     row = {"id": found[i].id, "image": io.BytesIO(_png(images[i])), "text": texts, "concept": concepts[i], "key": keys[i]}
                     yield found[i].id, row
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from mmjax.config import ConfigError, DataError
 from mmjax.data.sources import openmoji
-from mmjax.data.sources.openmoji import SPLITS, OpenMoji
 from mmjax.data.sources._openmoji_builder import concept_of, split_of, united
+from mmjax.data.sources.openmoji import SPLITS, OpenMoji
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,11 @@ def test_texts_are_plain_words_in_fourteen_languages(plain):
         for texts in row["text"].values():
             assert texts and len({t.casefold() for t in texts}) == len(texts)
             assert all(t and "_" not in t and t == t.strip() and (len(t) == 1 or t[0] != ":") for t in texts)
-    assert next(row["text"]["en"] for row in rows if row["id"] == "1F1F3-1F1F4") == ["Norway", "flag for Norway"]  # the name is first
+    assert next(row["text"]["en"] for row in rows if row["id"] == "1F1F3-1F1F4") == [
+        "flag: Norway",
+        "Norway",
+        "flag for Norway",
+    ]  # the name is first
     assert next(row["text"]["en"] for row in rows if row["id"] == "1F408") == ["cat"]  # not its code, 'cat2'
 
 
@@ -293,7 +297,7 @@ def test_a_missing_package_says_what_to_install(package, monkeypatch, data_dir):
 
 def copy_of(data_dir, tmp_path):
     shutil.copytree(Path(data_dir) / "openmoji", tmp_path / "openmoji")
-    return next((tmp_path / "openmoji").glob("plain-*/1.0.0"))
+    return next((tmp_path / "openmoji").glob("plain-*/1.1.0"))
 
 
 def truncate(path):
@@ -331,7 +335,7 @@ def test_one_of_several_processes_prepares_and_the_others_wait(plain, data_dir, 
         shutil.copytree(copy, folder)
 
     copy = copy_of(data_dir, tmp_path / "elsewhere")
-    leftover = tmp_path / "openmoji" / copy.parent.name / "incomplete.ABC123_1.0.0"  # of a process that was killed
+    leftover = tmp_path / "openmoji" / copy.parent.name / "incomplete.ABC123_1.1.0"  # of a process that was killed
     leftover.mkdir(parents=True)
     monkeypatch.setattr(openmoji, "_prepare", prepare)
     lengths = []

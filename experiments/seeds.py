@@ -1,0 +1,59 @@
+"""Trains one config with several seeds, one after another, and writes a table of means and spreads.
+
+    python experiments/seeds.py --config_file configs/align_openmoji.py --seeds 3 --workdir runs/seeds [--document docs/quickstart.md]
+
+Each run is that of train.py in WORKDIR/seed_<n>; finished ones are not trained again.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import _cli
+from absl import flags
+
+MARK = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
+
+
+def main() -> None:
+    _cli.required("config_file", "workdir")
+    from mmjax.config import UserError
+    from mmjax.study.seeds import markdown, summary
+
+    f = flags.FLAGS
+    path, _, argument = f.config_file.partition(":")
+    results, environment = [], {}
+    for seed in range(f.seeds):
+        workdir = Path(f.workdir) / f"seed_{seed}"
+        if not (workdir / "results.json").exists():
+            config = f"{path}:{','.join(filter(None, [argument, f'seed={seed}']))}"
+            command = [sys.executable, str(Path(__file__).with_name("train.py")), "--config", config, "--workdir", str(workdir)]
+            if subprocess.run(command).returncode:
+                raise UserError(f"Seed {seed} did not finish, see above. The same command goes on from there.")
+        results.append(json.loads((workdir / "results.json").read_text()))
+        environment = json.loads((workdir / "environment.json").read_text())
+    about = {
+        "command": f"`python experiments/seeds.py {' '.join(sys.argv[1:])}`",
+        "commit": f"{environment['git_commit']}{' with changes' if environment['git_changes'] else ''}",
+        "hardware": f"{environment['cpu_cores']} cores of {environment['cpu']}, {environment['devices']}",
+        "versions": ", ".join(f"{k} {v}" for k, v in environment["versions"].items() if k in ("jax", "flax", "optax")),
+        "seconds of training per seed": ", ".join(f"{r['time/train_s']:.0f}" for r in results),
+    }
+    table = markdown(summary(results), range(f.seeds), about)
+    print(table)
+    if f.document:
+        document = Path(f.document)
+        text = document.read_text()
+        if not MARK.search(text):
+            raise UserError(f"{document} has no place for the table: a line '<!-- results -->' and a line '<!-- end of results -->'.")
+        document.write_text(MARK.sub(lambda m: m[1] + table + m[2], text))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("config_file", None, "The config's FILE or FILE:key=value,...; it needs a `seed` argument.")
+    _cli.define_workdir()
+    flags.DEFINE_integer("seeds", 3, "How many seeds, from 0 on.", lower_bound=1)
+    flags.DEFINE_string("document", None, "A Markdown file: the table replaces what stands between its two result marks.")
+    _cli.run(main)

@@ -1,0 +1,100 @@
+"""The scripts as a user calls them: help, errors in one line, train, evaluate, several seeds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+from ml_collections import ConfigDict
+from toy import toy_config
+from mmjax.config import parse_arg
+
+def get_config(arg=""):
+    arg = parse_arg(arg, smoke=False, seed=0)
+    return ConfigDict(toy_config(seed=arg.seed, steps=4))
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "toy_run.py"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def script(name, *arguments, timeout=240):
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XLA_FLAGS": ""}
+    command = [sys.executable, str(ROOT / "experiments" / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=ROOT)
+
+
+@pytest.mark.parametrize("name", ["train.py", "evaluate.py", "seeds.py"])
+def test_help_explains(name):
+    done = script(name, "--help")
+    assert f"python experiments/{name}" in done.stdout and "--workdir" in done.stdout
+
+
+def test_train_resume_evaluate(config, tmp_path):
+    workdir = tmp_path / "run"
+    done = script("train.py", "--config", config, "--workdir", workdir, "--config.optimizer.lr=3e-4", "--config.optimizer.b2=0.98")
+    assert done.returncode == 0, done.stderr
+    assert "test/retrieval/text_to_image/r@10" in done.stdout and "chance" in done.stdout and str(workdir / "report.html") in done.stdout
+    stored = json.loads((workdir / "config.json").read_text())
+    assert stored["optimizer"]["lr"] == 3e-4 and stored["optimizer"]["b2"] == 0.98
+    assert (workdir / "report.html").stat().st_size > 5_000
+
+    done = script("evaluate.py", "--workdir", workdir, "--step", 2)
+    assert done.returncode == 0 and "Step 2:" in done.stdout, done.stderr
+    assert json.loads((workdir / "results.json").read_text())["step"] == 2
+    done = script("evaluate.py", "--workdir", workdir, "--step", 3)
+    assert done.returncode == 2 and "has no step 3. It has: 2, 4" in done.stderr and "Traceback" not in done.stderr
+
+    done = script(
+        "train.py", "--config", config, "--workdir", workdir, "--config.optimizer.lr=3e-4", "--config.optimizer.b2=0.98", "--config.steps=6"
+    )
+    assert done.returncode == 0 and "resuming at step 4" in done.stderr, done.stderr
+    done = script("train.py", "--config", config, "--workdir", workdir)
+    assert done.returncode == 2 and "holds the run of another config: optimizer.lr was 0.0003 and is 0.01" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.optimizer.lrr=3"], "ConfigError: optimizer.lrr is unknown. Did you mean 'lr'?"),
+        (["--config.model.encoders.image.name=vitt"], "Did you mean 'vit'?"),
+        (["--config.optimizer.lr=fast"], "lr"),
+        (["--config.nothing.at.all=3"], "nothing"),
+        (["--confg=x"], "confg"),
+        (["extra"], "Unexpected argument 'extra'"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_status_2(config, tmp_path, arguments, message):
+    done = script("train.py", "--config", config, "--workdir", tmp_path / "run", *arguments)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) <= 2, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_missing_is_said(config, tmp_path):
+    assert "--config and --workdir must be given" in script("train.py").stderr
+    assert "holds no run" in script("evaluate.py", "--workdir", tmp_path / "nowhere").stderr
+    done = script("train.py", "--config", tmp_path / "no_such_config.py", "--workdir", tmp_path / "run")
+    assert done.returncode == 2 and "no_such_config.py" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_several_seeds_and_their_table(config, tmp_path):
+    document = tmp_path / "result.md"
+    document.write_text("before\n<!-- results -->\nold\n<!-- end of results -->\nafter\n")
+    done = script("seeds.py", "--config_file", config, "--seeds", 2, "--workdir", tmp_path / "seeds", "--document", document)
+    assert done.returncode == 0, done.stderr
+    text = document.read_text()
+    results = [
+        json.loads((tmp_path / "seeds" / f"seed_{s}" / "results.json").read_text())["test/retrieval/text_to_image/r@10"] for s in (0, 1)
+    ]
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert f"| `test/retrieval/text_to_image/r@10` | **{sum(results) / 2:.3f}** ±" in text and "commit" in text and "× chance" in text

@@ -1,0 +1,74 @@
+"""The README's commands as written, and what it says of the repository."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line.split("#")[0].strip() for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+MAKE = [c for c in COMMANDS if c.startswith("make ")]
+PYTHON = [c for c in COMMANDS if c.startswith("python ")]
+
+
+def test_the_two_commands_are_there():
+    assert COMMANDS[:2] == ["make quickstart", "make test"] and len(PYTHON) >= 2
+
+
+@pytest.mark.parametrize("command", MAKE)
+def test_make_knows_the_target_and_what_it_would_run_exists(command):
+    done = subprocess.run([*command.split("&&")[0].split(), "--dry-run"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    for path in re.findall(r"(?:experiments|configs)/\w+\.py", done.stdout):
+        assert (ROOT / path).exists()
+
+
+def run(command, tmp_path):
+    """As written, but shrunk by the config's `smoke` and in a folder of its own."""
+    words = command.replace("runs/", f"{tmp_path}/").replace("configs/align_openmoji.py", "configs/align_openmoji.py:smoke").split()
+    done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, cwd=ROOT, env={**_environment(), "XLA_FLAGS": ""})
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def _environment():
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_the_commands_below_run_one_after_another_and_again(tmp_path):
+    for command in [*PYTHON, PYTHON[0]]:
+        done = run(command, tmp_path)
+    assert "resuming at step 4" in done.stderr, "the same line again resumes"
+
+
+def test_the_config_in_the_readme_is_the_config():
+    path = re.search(r"<!-- (configs/\w+\.py) -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert path, "the README shows a config"
+    assert path[2] == (ROOT / path[1]).read_text(), f"python tests/test_readme.py writes {path[1]} into the README again"
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+@pytest.mark.slow
+def test_make_quickstart_as_written(tmp_path):
+    """The command itself, in a clone, with nothing installed."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "clone")], check=True)
+    done = subprocess.run(["make", "quickstart"], capture_output=True, text=True, cwd=tmp_path / "clone", timeout=1_800)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "clone" / "runs" / "quickstart" / "report.html").exists() and "report.html" in done.stdout
+
+
+if __name__ == "__main__":
+
+    def whole(match):
+        return f"<!-- {match[1]} -->\n```python\n{(ROOT / match[1]).read_text()}```"
+
+    (ROOT / "README.md").write_text(re.sub(r"<!-- (configs/\w+\.py) -->(?:\n```python\n.*?```)?", whole, README, flags=re.DOTALL))
