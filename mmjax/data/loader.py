@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax import config
-from mmjax.config import ConfigError, DataError
+from mmjax.config import ConfigError, DataError, UserError
 from mmjax.contract import BATCH_AXES, MASK, kind
 from mmjax.data.examples import Examples, Source, Spec, Unreadable, field, nth_text
 from mmjax.data.pp.builder import Pipeline, parse
@@ -214,10 +214,13 @@ class Data:
         sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
         place = partial(jax.make_array_from_process_local_data, sharding)
         ahead: deque = deque()
-        for batch in batches:
-            ahead.append(jax.tree.map(place, batch))
-            if len(ahead) > self.prefetch:
-                yield ahead.popleft()
+        try:
+            for batch in batches:
+                ahead.append(jax.tree.map(place, batch))
+                if len(ahead) > self.prefetch:
+                    yield ahead.popleft()
+        except UserError as error:  # grain adds lines about itself to what is raised in its threads
+            raise type(error)(str(error).partition("\n---")[0]) from error
         yield from ahead
 
 

@@ -12,24 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from mmjax.data.pp.builder import parse
 from mmjax.ops.retrieval import ranks
 
-ALPHAS = (0.1, 1.0, 10.0, 100.0, 1_000.0)
+ALPHAS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0)
 LARGEST = 20_000  # training examples; more gain nothing and fill the memory
 
 
 def image_features(images: UInt8[np.ndarray, "N H W 3"], size: int = 48) -> Float[np.ndarray, "N D"]:
-    """HOG over cells of 8 x 8 pixels, and the mean colours of a 6 x 6 grid."""
-    import cv2
-
-    hog = cv2.HOGDescriptor((size, size), (16, 16), (8, 8), (8, 8), 9)
-    out = []
-    for image in images:
-        image = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=cv2.INTER_AREA)
-        gradients = np.ravel(hog.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
-        colours = cv2.resize(image, (6, 6), interpolation=cv2.INTER_AREA).ravel() / 255
-        out.append(np.concatenate([gradients, colours]))
-    return np.stack(out).astype(np.float32)
+    """`pp/image.py`'s `hog` over cells of 8 x 8 pixels."""
+    features = parse(f"resize({size})|hog(8)", "image")
+    return np.stack([features(image, None).ravel() for image in images])
 
 
 class Ridge:

@@ -24,7 +24,7 @@ def ranks(
         similarity = queries[rows] @ candidates.T
         positive = query_keys[rows, None] == candidate_keys[None, :]
         best = np.max(similarity, axis=1, where=positive, initial=-np.inf)
-        rank[rows] = np.sum((similarity >= best[:, None]) & ~positive, axis=1)
+        rank[rows] = np.sum(~(similarity < best[:, None]) & ~positive, axis=1)  # so that NaN comes last, too
         right[rows] = positive.sum(axis=1)
     return rank, right
 

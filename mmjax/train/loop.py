@@ -37,8 +37,12 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
     """
     workdir = Path(workdir)
     parts = parts_of(config, workdir)
-    config = RunFolder(workdir, parts.config).config
-    with jax.set_mesh(parts.mesh), closing(Checkpoints(workdir / "checkpoints", **config["checkpoint"])) as checkpoints:
+    config = parts.config
+    with (
+        closing(RunFolder(workdir, config)),
+        jax.set_mesh(parts.mesh),
+        closing(Checkpoints(workdir / "checkpoints", **config["checkpoint"])) as checkpoints,
+    ):
         shapes = parts.state_shapes()
         step_fn, fns = parts.step(), parts.functions()
         state, start = restore_or_init(parts, checkpoints, shapes)

@@ -34,7 +34,7 @@ class RunFolder:
     """
 
     def __init__(self, workdir: Path, config: dict[str, Any]):
-        self.path, self.config = Path(workdir), config
+        self.path, self._lock = Path(workdir), None
         stored = self.path / "config.json"
         if stored.exists():
             changed = differences(read_config(self.path), json.loads(json.dumps(config)))
@@ -49,13 +49,18 @@ class RunFolder:
             raise ConfigError(f"{self.path} is not empty and holds no run. Take another --workdir.")
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until the process ends
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until `close`, or the end of the process
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise CheckpointError(f"Another process is training in {self.path}. Wait for it, or take another --workdir.") from None
             write_atomic(stored, json.dumps(config, indent=2))
             write_atomic(self.path / "environment.json", json.dumps(environment(), indent=2))
+
+    def close(self) -> None:
+        """Lets another process go on in the folder."""
+        if self._lock:
+            self._lock.close()
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

@@ -289,3 +289,20 @@ def test_one_pixel_goes_through():
     x = np.full((1, 1, 3), 7, np.uint8)
     out = parse("flip_lr|flip_ud|random_resized_crop(4)|resize_small(2)|central_crop(1)", "image")(x, np.random.default_rng(0))
     np.testing.assert_array_equal(out, x)
+
+
+def test_hog_sees_orientations_and_colours_where_they_are():
+    image = np.full((48, 64, 3), 255, np.uint8)
+    image[:, 20:22] = 0  # a vertical line: horizontal gradients, in the third column of cells
+    image[:8, 56:] = (255, 0, 0)
+    features = ops.hog(8)(image)
+    assert features.shape == (6, 8, 39) and features.dtype == np.float32
+    np.testing.assert_allclose(features[0, 7, 36:], (1, -1, -1), atol=0.1)
+    np.testing.assert_allclose(features[5, 7, 36:], (1, 1, 1), atol=1e-6)
+    energy = features[..., :36].reshape(6, 8, 4, 9).sum(2)
+    assert energy[3, 2].argmax() in (0, 8) and energy[3, 2].max() > 3 * np.sort(energy[3, 2])[-3], "one orientation only"
+    assert energy[3, 6].sum() == 0, "nothing where nothing is"
+    turned = ops.hog(8)(np.ascontiguousarray(image.transpose(1, 0, 2)))
+    assert turned[2, 3, :36].reshape(4, 9).sum(0).argmax() == 4, "a horizontal line has the orientation across"
+    with pytest.raises(ValueError, match="do not divide"):
+        ops.hog(8)(image[:47])

@@ -40,6 +40,8 @@ def test_everything_in_one_place_scores_nothing():
     z, keys = np.ones((20, 4), np.float32), np.arange(20, dtype=np.int32)
     rank, _ = ranks(z, keys, z, keys)
     assert summary(rank, (1, 10))["r@10"] == 0
+    rank, _ = ranks(z * np.nan, keys, z, keys)
+    assert summary(rank, (1, 10))["r@10"] == 0, "nor does what is no number"
 
 
 def test_chance_equals_a_simulation():

@@ -14,7 +14,9 @@ from toy import toy_config
 
 def three_losses(mesh_config, monkeypatch, devices=8):
     """Losses and parameters of three steps on a mesh."""
-    config = toy_config(mesh=mesh_config, model__encoders__text__dropout=0.0, optimizer__ema=0.9)
+    # Momentum, not Adam: that blows up the rounding of gradients which are zero but for it, such as a key bias's.
+    optimizer = {"name": "sgd", "momentum": 0.9, "lr": 0.1, "ema": 0.9}
+    config = toy_config(mesh=mesh_config, optimizer=optimizer)
     if devices == 1:
         one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
         monkeypatch.setattr("mmjax.train.build.make_mesh", lambda **_: one)
@@ -42,11 +44,13 @@ def unsharded():
 def test_losses_and_parameters_equal_those_of_one_device(mesh, unsharded, monkeypatch):
     losses, state = three_losses({**mesh, "fsdp_min_size": 64}, monkeypatch)
     np.testing.assert_allclose(losses, unsharded[0], rtol=3e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-5), jax.device_get((state.params, state.ema)), unsharded[1])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), jax.device_get((state.params, state.ema)), unsharded[1]
+    )
     kernel = state.params["model"]["text"]["transformer"]["block_00"]["mlp"]["in"]["kernel"]
     moments = [x for x in jax.tree.leaves(state.opt) if x.shape == kernel.shape]
     split = mesh.get("fsdp", 1)
-    assert len(moments) >= 2
+    assert len(moments) >= 1
     for array in (kernel, *moments):
         assert array.addressable_shards[0].data.size == array.size // split, "parameters and optimizer state are split alike"
 

@@ -20,6 +20,8 @@ import numpy as np
 from mmjax.config import ConfigError, import_name, nearest
 from mmjax.contract import KINDS, kind
 
+UNSEEN = ("tokens", "hog")  # what these operations give is for models, not for people
+
 
 class Padded(NamedTuple):
     """What an operation returns for a stream of ragged length: the array and which positions are real."""
@@ -37,13 +39,13 @@ class Pipeline(NamedTuple):
 
     @property
     def fixed(self) -> int:
-        """How many operations come before the first that draws, none after `tokens` among them."""
+        """How many operations come before the first that draws, none after tokens or features among them."""
         return min(self.readable, self.draws.index(True) if True in self.draws else len(self.ops))
 
     @property
     def readable(self) -> int:
-        """How many operations leave something that a person can look at: those before `tokens`."""
-        return self.names.index("tokens") if "tokens" in self.names else len(self.ops)
+        """How many operations leave something that a person can look at: those before tokens or features."""
+        return next((i for i, name in enumerate(self.names) if name in UNSEEN), len(self.ops))
 
     def __call__(self, x: Any, rng: np.random.Generator | None, start: int = 0, stop: int | None = None) -> Any:
         """What the operations from `start` to `stop` make of `x`; with `rng=None` nothing is drawn."""

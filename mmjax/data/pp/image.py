@@ -166,3 +166,24 @@ def color_jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: flo
 def value_range(low: float = -1.0, high: float = 1.0) -> Op:
     """uint8 to float32 in [low, high]. Left out, the device does it (to [-1, 1]) and a quarter of the bytes travel."""
     return lambda x: x.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+
+
+def hog(cell: int = 8) -> Op:
+    """Histograms of oriented gradients and mean colours, float32 [H / cell, W / cell, 39].
+
+    For every cell 9 orientations, normalised within each of 4 blocks of 2 x 2 cells that could hold it (Dalal & Triggs,
+    2005, sec. 6, as OpenCV computes them), times 4 to have the size of the 3 colours, which are in [-1, 1].
+    """
+
+    def op(x: np.ndarray) -> np.ndarray:
+        height, width = x.shape[:2]
+        if height % cell or width % cell:
+            raise ValueError(f"cells of {cell} do not divide an image of {height} x {width}")
+        half, grid = cell // 2, (width // cell, height // cell)
+        padded = cv2.copyMakeBorder(x, half, half, half, half, cv2.BORDER_REPLICATE)  # a block around every cell
+        descriptor = cv2.HOGDescriptor((width + cell, height + cell), (2 * cell, 2 * cell), (cell, cell), (cell, cell), 9)
+        blocks = np.asarray(descriptor.compute(cv2.cvtColor(padded, cv2.COLOR_RGB2GRAY))).reshape(*grid, 36)
+        colours = cv2.resize(x, grid, interpolation=cv2.INTER_AREA).astype(np.float32) / 127.5 - 1
+        return np.concatenate([4 * blocks.transpose(1, 0, 2), colours], axis=2)  # OpenCV goes column by column
+
+    return op
