@@ -14,7 +14,7 @@ def get_config(arg=""):
     arg = parse_arg(arg, smoke=False, seed=0)
     c = ConfigDict()
     c.seed = arg.seed
-    c.steps = 4 if arg.smoke else 1_000
+    c.steps = 4 if arg.smoke else 700
 
     vocab = 1_024
     c.data = dict(
