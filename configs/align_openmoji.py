@@ -14,14 +14,14 @@ def get_config(arg=""):
     arg = parse_arg(arg, smoke=False, seed=0)
     c = ConfigDict()
     c.seed = arg.seed
-    c.steps = 4 if arg.smoke else 700
+    c.steps = 4 if arg.smoke else 600
 
     vocab = 1_024
     c.data = dict(
         source=dict(name="openmoji"),
         batch_size=16 if arg.smoke else 128,
         pp=dict(
-            image="decode|resize(48)|random_affine(12, 0.1, 0.15)|flip_lr|hog(8)",
+            image="decode|resize(48)|random_affine(10, 0.1, 0.1)|flip_lr|hog(8)",
             text='choose("en")|lower|words_dropped(0.4)|tokens(16)',
         ),
         tokenizer=dict(name="bpe", vocab=vocab),
@@ -31,7 +31,7 @@ def get_config(arg=""):
         name="aligner",
         width=128,
         encoders=dict(
-            image=dict(name="vit", patch=1, width=128, depth=2, heads=4, dropout=0.1),
+            image=dict(name="vit", patch=1, width=128, depth=2, heads=4),
             text=dict(name="text_transformer", vocab=vocab, width=128, depth=1, heads=4, causal=False, pool="mean", dropout=0.1),
         ),
     )
@@ -40,7 +40,7 @@ def get_config(arg=""):
         name="adamw",
         lr=1.5e-3,
         schedule="cosine",
-        warmup=1 if arg.smoke else 50,
+        warmup=1 if arg.smoke else 40,
         ema=0.99,
         rules=[
             (".*/(bias|scale|log_scale)", dict(decay=0.0)),

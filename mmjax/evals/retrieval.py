@@ -29,8 +29,8 @@ class Retrieval:
     Args:
         streams: the two modalities; the second is asked for by the first in `<second>_to_<first>`.
         k: the depths of recall.
-        texts: {name: operations} for the text stream, such as one per language; the first is the one the headline
-            figures are for and the others go to `<direction>/<name>/r@k`. The run's operations where it is empty.
+        texts: {name: operations} for the text stream, such as one per language, measured besides the run's own
+            operations (which the headline figures are for) and put under `<name>/<direction>/r@k`.
         all_texts: every text of an example is a query (five captions an image), not only the first.
         baseline: "ridge", or None.
         gallery: how many queries are shown with what they retrieve.
@@ -57,30 +57,26 @@ class Retrieval:
         """Yields figures; with `details` the baselines, the other languages and the pictures as well."""
         first, second = self.streams
         a = self._embed(fns, state, view, first, None)
-        variants = dict(list(self.texts.items())[: None if details else 1]) or {"": None}
-        sides = {name: self._embed(fns, state, view, second, pp) for name, pp in variants.items()}
-        main = next(iter(sides))
-        for direction, queries, candidates in self._directions(a, sides[main]):
+        b = self._embed(fns, state, view, second, None)
+        for direction, queries, candidates in self._directions(a, b):
             rank, right = self._ranked(queries, candidates)
             yield from ((f"{direction}/{name}", value) for name, value in summary(rank, self.ks).items())
             chance = chance_summary(right, len(candidates.z), self.ks)
             yield from ((f"{direction}/{name}/chance", value) for name, value in chance.items())
         if details:
-            yield from self._details(view, a, sides, variants)
-
-    def _details(
-        self, view: SplitView, a: Side, sides: Mapping[str, Side], variants: Mapping[str, str | None]
-    ) -> Iterator[tuple[str, Any]]:
-        main = next(iter(sides))
-        if len(sides) > 1:
+            sides = {name: self._embed(fns, state, view, second, pp) for name, pp in self.texts.items()}
             yield from self._by_variant(a, sides)
-        shown_a, shown_b = self._shown(view, self.streams[0], None), self._shown(view, self.streams[1], variants[main])
+            yield from self._details(view, a, b)
+
+    def _details(self, view: SplitView, a: Side, b: Side) -> Iterator[tuple[str, Any]]:
+        """The baseline, and what a person can look at."""
+        shown_a, shown_b = (self._shown(view, stream) for stream in self.streams)
         if self.baseline and {kind(s) for s in self.streams} == {"image", "text"}:
-            yield from self._against_ridge(view, a, sides[main], shown_a, shown_b, variants[main])
-        for direction, queries, candidates in self._directions(a, sides[main]):
+            yield from self._against_ridge(view, a, b, shown_a, shown_b)
+        for direction, queries, candidates in self._directions(a, b):
             swapped = direction.startswith(f"{self.streams[0]}_")
             yield f"gallery_{direction}", self._gallery(queries, candidates, *((shown_a, shown_b) if swapped else (shown_b, shown_a)))
-        yield "similarity", self._similarity(a, sides[main], shown_b)
+        yield "similarity", self._similarity(a, b, shown_b)
 
     def _directions(self, a: Side, b: Side) -> Iterator[tuple[str, Side, Side]]:
         first, second = self.streams
@@ -117,23 +113,21 @@ class Retrieval:
             found = summary(rank, self.ks)
             shown[f"r@{k}"].append(found[f"r@{k}"])
             shown["chance"].append(chance[f"r@{k}"])
-            if name != next(iter(sides)):
-                yield from ((f"{name}/{direction}/{key}", value) for key, value in found.items())
-                yield from ((f"{name}/{direction}/{key}/chance", value) for key, value in chance.items())
-        yield f"by_language_{direction}", Bars(list(sides), shown, ylabel=f"r@{k}, {direction.replace('_', ' ')}")
+            yield from ((f"{name}/{direction}/{key}", value) for key, value in found.items())
+            yield from ((f"{name}/{direction}/{key}/chance", value) for key, value in chance.items())
+        if sides:
+            yield f"by_language_{direction}", Bars(list(sides), shown, ylabel=f"r@{k}, {direction.replace('_', ' ')}")
 
-    def _shown(self, view: SplitView, stream: str, text: str | None) -> list[Any]:
+    def _shown(self, view: SplitView, stream: str) -> list[Any]:
         """Each row as a person sees it; rows are those of `_embed`."""
-        examples = view.examples(self._pp(view, stream, text), all_texts=self.all_texts and kind(stream) == "text")
+        examples = view.examples(self._pp(view, stream, None), all_texts=self.all_texts and kind(stream) == "text")
         return [examples.shown(row)[stream] for row in range(len(examples))]
 
-    def _against_ridge(
-        self, view: SplitView, a: Side, b: Side, shown_a: list, shown_b: list, text: str | None
-    ) -> Iterator[tuple[str, float]]:
+    def _against_ridge(self, view: SplitView, a: Side, b: Side, shown_a: list, shown_b: list) -> Iterator[tuple[str, float]]:
         images, texts = (a, b) if kind(self.streams[0]) == "image" else (b, a)
         shown_images, shown_texts = (shown_a, shown_b) if images is a else (shown_b, shown_a)
         if self._ridge is None:
-            self._ridge = self._fit_ridge(view, text)
+            self._ridge = self._fit_ridge(view)
         z = {
             id(images): self._ridge.images(np.stack([shown_images[row] for row in images.rows])),
             id(texts): self._ridge.texts([shown_texts[row] for row in texts.rows]),
@@ -142,8 +136,8 @@ class Retrieval:
             rank, _ = self._ranked(queries._replace(z=z[id(queries)]), candidates._replace(z=z[id(candidates)]))
             yield from ((f"{direction}/{name}/ridge", value) for name, value in summary(rank, self.ks).items())
 
-    def _fit_ridge(self, view: SplitView, text: str | None) -> Ridge:
-        pp = {stream: self._pp(view, stream, text if kind(stream) == "text" else None)[stream] for stream in self.streams}
+    def _fit_ridge(self, view: SplitView) -> Ridge:
+        pp = {stream: self._pp(view, stream, None)[stream] for stream in self.streams}
         image, words = sorted(self.streams, key=kind)
         pairs = {}
         for split in ("train", "validation"):

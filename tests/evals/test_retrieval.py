@@ -82,7 +82,7 @@ def test_a_model_that_knows_everything_and_one_that_knows_nothing():
     for direction in ("text_to_image", "image_to_text"):
         assert found[f"{direction}/r@1"] == 1 and found[f"{direction}/median_rank"] == 1
         assert found[f"{direction}/r@10/chance"] == pytest.approx(0.5)
-    assert found["xx/text_to_image/r@10"] == 1
+    assert found["xx/text_to_image/r@10"] == found["en/text_to_image/r@10"] == 1
     gallery = found["gallery_text_to_image"]
     assert isinstance(gallery, Gallery) and len(gallery.queries) == 5
     assert all(row[0].correct and row[0].content.startswith(b"\x89PNG") and not row[1].correct for row in gallery.results)
@@ -93,12 +93,22 @@ def test_a_model_that_knows_everything_and_one_that_knows_nothing():
     assert nothing["text_to_image/r@10"] == 0
 
 
+def test_the_headline_is_for_the_runs_own_texts_whatever_else_is_measured():
+    class OnlyEnglish(Made):
+        """Knows nothing of texts that are not a colour's words: 'item7' is shorter than any of them."""
+
+        def outputs(self, state, batch, names):
+            (found,) = super().outputs(state, batch, names).values()
+            known = np.asarray(batch["text/valid"]).sum(1) > 12 if "text" in batch else np.ones(len(found), bool)
+            return {names[0]: found * known[:, None]}
+
+    texts = {"aa": 'choose("xx")|tokens(40)', "en": 'choose("en")|tokens(40)'}  # sorted, the one it does not know comes first
+    found = dict(Retrieval(texts=texts, baseline=None).run(OnlyEnglish(True), STATE, view(), step=0, details=True))
+    assert found["text_to_image/r@1"] == found["en/text_to_image/r@1"] == 1 and found["aa/text_to_image/r@1"] == 0
+
+
 def test_every_text_is_a_query_where_asked():
-    asked = dict(
-        Retrieval(all_texts=True, baseline=None, texts={"en": 'choose("en")|tokens(40)'}).run(
-            Made(True), STATE, view(), step=0, details=False
-        )
-    )
+    asked = dict(Retrieval(all_texts=True, baseline=None).run(Made(True), STATE, view(), step=0, details=False))
     assert asked["text_to_image/r@1"] == 1
     assert asked["image_to_text/r@1/chance"] == pytest.approx(2 / 40), "two texts an image, each right"
 
