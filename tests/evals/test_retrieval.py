@@ -100,7 +100,7 @@ def test_the_headline_is_for_the_runs_own_texts_whatever_else_is_measured():
         def outputs(self, state, batch, names):
             (found,) = super().outputs(state, batch, names).values()
             known = np.asarray(batch["text/valid"]).sum(1) > 12 if "text" in batch else np.ones(len(found), bool)
-            return {names[0]: found * known[:, None]}
+            return {names[0]: jnp.asarray(np.asarray(found) * known[:, None].astype(np.float32))}
 
     texts = {"aa": 'choose("xx")|tokens(40)', "en": 'choose("en")|tokens(40)'}  # sorted, the one it does not know comes first
     found = dict(Retrieval(texts=texts, baseline=None).run(OnlyEnglish(True), STATE, view(), step=0, details=True))
