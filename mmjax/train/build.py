@@ -109,7 +109,7 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     make_step(model, objectives, optimizer)
     check_batch_size(mesh, data.batch_size, optimizer.accumulate)
     evals = _evals(config["evals"])
-    check_call(Checkpoints, config["checkpoint"], "checkpoint", provided=("directory",))
+    check_call(Checkpoints, config["checkpoint"], "checkpoint", provided=("directory", "read_only"))
     best, measured = config["checkpoint"].get("best"), [f"{when['split']}/{name}/" for name, (_, when) in evals.items()]
     if best and not best.startswith(tuple(measured)):
         begin = " or ".join(measured) or "..."

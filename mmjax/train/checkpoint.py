@@ -21,7 +21,16 @@ class Checkpoints:
     A checkpoint is written beside its final name and renamed when it is whole, so whatever is listed can be read.
     """
 
-    def __init__(self, directory: Path, every: int = 1_000, keep: int = 2, best: str | None = None, best_mode: str = "max"):
+    def __init__(
+        self,
+        directory: Path,
+        every: int = 1_000,
+        keep: int = 2,
+        best: str | None = None,
+        best_mode: str = "max",
+        *,
+        read_only: bool = False,
+    ):
         if best_mode not in ("max", "min"):
             raise ConfigError(f"checkpoint.best_mode={best_mode!r} is unknown (max, min).")
         import orbax.checkpoint as ocp
@@ -42,7 +51,8 @@ class Checkpoints:
                 preservation_policy=policy.AnyPreservationPolicy(policies),
                 best_fn=(lambda m: m["best"]) if best else None,  # without it orbax does not store the metric
                 best_mode=best_mode,
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,  # what looks like a leftover may be another process's save under way
+                read_only=read_only,
                 step_prefix="step",
             ),
         )

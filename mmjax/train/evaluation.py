@@ -60,10 +60,10 @@ def _described(parts: Parts) -> Iterator[tuple[str, Artifact]]:
 def evaluate_run(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
     """Evaluates a checkpoint of a run: the one at `step`, or the best (the newest where no metric was kept)."""
     workdir = Path(workdir)
-    config = read_config(workdir)
-    parts = parts_of(config, workdir)
+    parts = parts_of(read_config(workdir), workdir)
+    config = parts.config
     with jax.set_mesh(parts.mesh):
-        checkpoints = Checkpoints(workdir / "checkpoints", **config.get("checkpoint", {}))
+        checkpoints = Checkpoints(workdir / "checkpoints", **config["checkpoint"], read_only=True)
         step = checkpoints.best_step if step is None else step
         if step is None:
             raise CheckpointError(f"{workdir} has no checkpoint yet.")
