@@ -29,6 +29,8 @@ def three_losses(mesh_config, monkeypatch, devices=8):
         for _ in range(3):
             state, metrics = step(state, next(batches))
             losses.append(float(metrics["loss"]))
+    for array, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(shapes), strict=True):
+        assert array.sharding.is_equivalent_to(wanted.sharding, array.ndim), "the step leaves everything where it was"
     monkeypatch.undo()
     return losses, state
 
