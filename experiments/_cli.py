@@ -39,6 +39,13 @@ def required(*names: str) -> None:
     missing = [f"--{name}" for name in names if getattr(FLAGS, name) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)} must be given. See --help.")
+    if "config" in names:
+        from ml_collections import config_flags
+
+        path = Path(config_flags.get_config_filename(FLAGS["config"]).partition(":")[0])
+        if not path.exists():
+            there = ", ".join(sorted(str(p) for p in path.parent.glob("*.py")) or ["none"])
+            raise UserError(f"There is no config {path}. In its folder: {there}.")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -56,12 +63,19 @@ def run(main: Callable[[], None]) -> None:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             sys.exit(143 if type(error).__name__ == "Interrupted" else 2)
 
+    for name in ("config", "config_file", "workdir"):  # --help shows those that the script itself defines; these are defined here
+        if name in FLAGS:
+            FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
+    app.run(guarded, flags_parser=_parsed)
+
+
+def _parsed(arguments: list[str]) -> list[str]:
+    """The flags, or one line about what is wrong with them."""
     try:
-        arguments = FLAGS(sys.argv)
+        return FLAGS(arguments)
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError, UserError) as error:
-        print(f"{_short(error)}", file=sys.stderr)
+        print(_short(error), file=sys.stderr)
         sys.exit(2)
-    app.run(guarded, argv=arguments)
 
 
 def cache() -> None:

@@ -7,6 +7,7 @@ Each run is that of train.py in WORKDIR/seed_<n>; finished ones are not trained 
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,26 +18,33 @@ from absl import flags
 MARK = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
+def _finished(workdir: Path) -> bool:
+    results = workdir / "results.json"
+    return results.exists() and "time/train_s" in json.loads(results.read_text())
+
+
 def main() -> None:
     _cli.required("config_file", "workdir")
     from mmjax.config import UserError
     from mmjax.study.seeds import markdown, summary
 
     f = flags.FLAGS
+    signal.signal(signal.SIGINT, lambda *_: None)  # the run that it is for saves and says so
     path, _, argument = f.config_file.partition(":")
-    results, environment = [], {}
+    results, environments = [], []
     for seed in range(f.seeds):
         workdir = Path(f.workdir) / f"seed_{seed}"
-        if not (workdir / "results.json").exists():
+        if not _finished(workdir):
             config = f"{path}:{','.join(filter(None, [argument, f'seed={seed}']))}"
             command = [sys.executable, str(Path(__file__).with_name("train.py")), "--config", config, "--workdir", str(workdir)]
             if subprocess.run(command).returncode:
                 raise UserError(f"Seed {seed} did not finish, see above. The same command goes on from there.")
         results.append(json.loads((workdir / "results.json").read_text()))
-        environment = json.loads((workdir / "environment.json").read_text())
+        environments.append(json.loads((workdir / "environment.json").read_text()))
+    environment = environments[-1]
     about = {
         "command": f"`python experiments/seeds.py {' '.join(sys.argv[1:])}`",
-        "commit": f"{environment['git_commit']}{' with changes' if environment['git_changes'] else ''}",
+        "commit": ", ".join(dict.fromkeys(f"{e['git_commit']}{' with changes' if e['git_changes'] else ''}" for e in environments)),
         "hardware": f"{environment['cpu_cores']} cores of {environment['cpu']}, {environment['devices']}",
         "versions": ", ".join(f"{k} {v}" for k, v in environment["versions"].items() if k in ("jax", "flax", "optax")),
         "seconds of training per seed": ", ".join(f"{r['time/train_s']:.0f}" for r in results),

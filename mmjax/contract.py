@@ -45,7 +45,6 @@ BATCH_AXES = ("data", "fsdp")
 
 Batch = Mapping[str, Any]
 Outputs = dict[str, Any]
-Params = Mapping[str, Any]
 
 
 def kind(stream: str) -> str:

@@ -16,7 +16,7 @@ from mmjax.data.pp.builder import parse
 from mmjax.ops.retrieval import ranks
 
 ALPHAS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0)
-LARGEST = 20_000  # training examples; more gain nothing and fill the memory
+LARGEST = 20_000  # examples that it is fitted on; more fill the memory
 
 
 def image_features(images: UInt8[np.ndarray, "N H W 3"], size: int = 48) -> Float[np.ndarray, "N D"]:
@@ -37,7 +37,7 @@ class Ridge:
         from sklearn.pipeline import FeatureUnion
         from sklearn.preprocessing import StandardScaler
 
-        images, texts = train[0][:LARGEST], train[1][:LARGEST]
+        images, texts = train
         self._vectorizer = FeatureUnion(
             [("words", TfidfVectorizer(sublinear_tf=True)), ("letters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2))]
         )

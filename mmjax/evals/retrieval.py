@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.config import ConfigError
 from mmjax.contract import Artifact, Bars, Gallery, Item, Matrix, State, kind, present
 from mmjax.data.loader import SplitView
-from mmjax.evals._ridge import Ridge
+from mmjax.evals._ridge import LARGEST, Ridge
 from mmjax.ops.retrieval import chance_summary, ranks, summary
 
 
@@ -143,7 +143,9 @@ class Retrieval:
         for split in ("train", "validation"):
             examples = view.other(split).examples(pp)
             rows = [
-                example for i in range(len(examples)) if (example := examples.shown(i))[image] is not None and example[words] is not None
+                example
+                for i in range(min(len(examples), LARGEST))
+                if (example := examples.shown(i))[image] is not None and example[words] is not None
             ]
             pairs[split] = (np.stack([r[image] for r in rows]), [r[words] for r in rows], np.array([r["key"] for r in rows]))
         return Ridge(pairs["train"][:2], pairs["validation"])

@@ -34,9 +34,10 @@ class Parts(NamedTuple):
     optimizer: Optimizer
     evals: dict[str, tuple[Any, dict[str, Any]]]  # the evaluator, and when and on what it runs
 
-    def step(self) -> Any:
-        """The jitted training step; the state's memory is reused."""
-        return jax.jit(make_step(self.model, self.objectives, self.optimizer), donate_argnums=0)
+    def step(self, shapes: State) -> Any:
+        """The jitted training step; the state stays where `shapes` says, in the memory it had."""
+        step = make_step(self.model, self.objectives, self.optimizer)
+        return jax.jit(step, donate_argnums=0, out_shardings=(jax.tree.map(lambda s: s.sharding, shapes), None))
 
     def functions(self) -> Functions:
         """The pure functions that evaluators get."""
@@ -46,9 +47,19 @@ class Parts(NamedTuple):
         """Shapes and shardings of the whole state; nothing is computed."""
         sharding = NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
         batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in self.batch_shapes().items()}
+        self._check_vocabulary()
         shapes = jax.eval_shape(self._init, batch)
         placed = state_sharding(self.mesh, shapes, self.config["mesh"].get("fsdp_min_size", 65_536))
         return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placed)
+
+    def _check_vocabulary(self) -> None:
+        """Ids beyond an encoder's table would be NaN."""
+        for stream, node in self.config["model"].get("encoders", {}).items():
+            table = node.get("vocab") if isinstance(node, Mapping) else None
+            if table is not None and stream in self.data.spec and table < self.data.tokenizer.vocab:
+                raise ConfigError(
+                    f"model.encoders.{stream}.vocab={table} is smaller than the tokenizer's {self.data.tokenizer.vocab} tokens."
+                )
 
     def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Shapes and types of a training batch."""
@@ -97,8 +108,12 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     if not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"config.steps={steps!r} should be a whole number of at least 1.")
 
+    seed = config["seed"]
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"config.seed={seed!r} should be a whole number from 0 to 2^32 - 1.")
+
     check_call(Data, config["data"], "data", provided=("seed", "workdir"))
-    data = Data(**config["data"], seed=config["seed"], workdir=workdir)
+    data = Data(**config["data"], seed=seed, workdir=workdir)
     mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
     model = build("models", config["model"], "model")
     objectives = _objectives(config["objectives"], steps)
@@ -110,11 +125,17 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     check_batch_size(mesh, data.batch_size, optimizer.accumulate)
     evals = _evals(config["evals"])
     check_call(Checkpoints, config["checkpoint"], "checkpoint", provided=("directory", "read_only"))
+    every = config["checkpoint"].get("every", 1)
+    if every < 1:
+        raise ConfigError(f"checkpoint.every={every} should be at least 1.")
     best, measured = config["checkpoint"].get("best"), [f"{when['split']}/{name}/" for name, (_, when) in evals.items()]
     if best and not best.startswith(tuple(measured)):
         begin = " or ".join(measured) or "..."
         raise ConfigError(f"checkpoint.best={best!r} is measured by none of config.evals: it should begin with {begin}.")
-    check_call(RunLog, config["log"], "log", provided=("folder", "steps", "batch_size", "start"))
+    check_call(RunLog, config["log"], "log", provided=("folder", "steps", "batch_size", "start", "before"))
+    profile = config["log"].get("profile")
+    if profile and not (len(profile) == 2 and 0 < profile[0] < profile[1]):
+        raise ConfigError(f"log.profile={profile!r} should be the first and the last step to trace, as in (100, 110).")
     if config["log"].get("wandb") and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb needs the package wandb: pip install wandb")
     return Parts(config, data, mesh, model, objectives, optimizer, evals)
@@ -141,6 +162,8 @@ def _evals(nodes: Mapping[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     evals = {}
     for name, node in nodes.items():
         evaluator = build("evals", node, f"evals.{name}", common=EVAL_KEYS)
-        when = {"every": None, "split": "validation", "final": "test"}
-        evals[name] = (evaluator, {**when, **{key: node[key] for key in EVAL_KEYS if key in node}})
+        when = {"every": None, "split": "validation", "final": "test", **{key: node[key] for key in EVAL_KEYS if key in node}}
+        if when["every"] is not None and when["every"] < 1:
+            raise ConfigError(f"evals.{name}.every={when['every']} should be at least 1, or None.")
+        evals[name] = (evaluator, when)
     return evals

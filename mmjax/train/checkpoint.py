@@ -99,7 +99,10 @@ class Checkpoints:
 
     def meta(self, step: int) -> dict[str, Any]:
         """What `save` was given beside the state."""
-        return self._manager.restore(step, args=self._ocp.args.Composite(meta=self._ocp.args.JsonRestore()))["meta"]
+        try:
+            return self._manager.restore(step, args=self._ocp.args.Composite(meta=self._ocp.args.JsonRestore()))["meta"]
+        except Exception as error:
+            raise self._unreadable(step, error) from error
 
     def restore(self, step: int, shapes: State) -> State:
         """The state at `step`, laid out as `shapes` says, on however many devices.
@@ -118,7 +121,7 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:
-            raise CheckpointError(f"Step {step} in {self.directory} cannot be read: {_first_line(error)}. {self._others(step)}") from error
+            raise self._unreadable(step, error) from error
         meta = self.meta(step)
         key = jax.random.wrap_key_data(jnp.asarray(meta["key"], jnp.uint32))
         key = jax.device_put(key, shapes.key.sharding)
@@ -142,9 +145,10 @@ class Checkpoints:
                 f"Step {step} in {self.directory} is of another architecture than the config: {'; '.join(problems[:8])}{more}."
             )
 
-    def _others(self, step: int) -> str:
-        others = [str(s) for s in self.steps if s != step]
-        return f"Other steps there: {', '.join(others)}." if others else "It is the only step there."
+    def _unreadable(self, step: int, error: Exception) -> CheckpointError:
+        others = ", ".join(str(s) for s in self.steps if s != step)
+        rest = f"Other steps there: {others}." if others else "It is the only step there."
+        return CheckpointError(f"Step {step} in {self.directory} cannot be read: {_first_line(error)}. {rest}")
 
     def close(self) -> None:
         """Waits and lets go of the directory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,7 @@ def evaluate_run(workdir: str | Path, step: int | None = None) -> dict[str, Any]
     workdir = Path(workdir)
     parts = parts_of(read_config(workdir), workdir)
     config = parts.config
-    with jax.set_mesh(parts.mesh):
-        checkpoints = Checkpoints(workdir / "checkpoints", **config["checkpoint"], read_only=True)
+    with jax.set_mesh(parts.mesh), closing(Checkpoints(workdir / "checkpoints", **config["checkpoint"], read_only=True)) as checkpoints:
         step = checkpoints.best_step if step is None else step
         if step is None:
             raise CheckpointError(f"{workdir} has no checkpoint yet.")

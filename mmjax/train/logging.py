@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 from mmjax.config import ConfigError, UserError
-from mmjax.contract import Artifact, save_artifact
 
 
 class TrainingError(UserError):
@@ -24,7 +23,8 @@ class RunLog:
     """Writes what a run measures to its folder.
 
     Args:
-        folder, steps, batch_size, start: provided by the run; `start` is the step it goes on from.
+        folder, steps, batch_size, start, before: provided by the run; `start` is the step it goes on from, `before` the
+            `timings` up to there.
         every: steps between two lines of training metrics.
         tensorboard: event files in `<workdir>/tensorboard`.
         wandb: a Weights & Biases project to log to as well.
@@ -37,6 +37,7 @@ class RunLog:
         steps: int,
         batch_size: int,
         start: int = 0,
+        before: Mapping[str, float] | None = None,
         *,
         every: int = 10,
         tensorboard: bool = True,
@@ -50,7 +51,8 @@ class RunLog:
         self._pending: tuple[int, Mapping[str, Any]] | None = None
         self._begin = self._window_begin = time.perf_counter()
         self._window_step, self._waited, self._total_waited, self._paused = start, 0.0, 0.0, 0.0
-        self._bar = _Progress(steps, start) if self.writes else None
+        self._before = {"time/train_s": 0.0, "time/wait_s": 0.0, **{k: v for k, v in (before or {}).items() if k.startswith("time/")}}
+        self._tracing = False
         self._jsonl = open(self.folder / "metrics.jsonl", "a") if self.writes else None  # noqa: SIM115
         self._tensorboard = self._wandb = None
         if tensorboard and self.writes:
@@ -61,7 +63,8 @@ class RunLog:
             import wandb as library
 
             config = json.loads((self.folder / "config.json").read_text())
-            self._wandb = library.init(project=wandb, dir=str(self.folder), config=config, name=self.folder.name, resume="allow")
+            self._wandb = library.init(project=wandb, dir=str(self.folder), config=config, name=self.folder.name)
+        self._bar = _Progress(steps, start) if self.writes else None
 
     def next_batch(self, batches: Any) -> Any:
         """The next batch; the time spent waiting for it is counted."""
@@ -77,14 +80,11 @@ class RunLog:
             TrainingError: the loss or gradient of the step before is not finite.
         """
         self.trace(step)
-        self._flush()
+        self.flush()
         self._pending = (step, metrics)
 
     def flush(self) -> None:
         """Reads the last step's metrics, waiting for it."""
-        self._flush()
-
-    def _flush(self) -> None:
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
@@ -92,8 +92,8 @@ class RunLog:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = f"The loss is {loss}" if not math.isfinite(loss) else f"The gradient's norm is {norm}"
             raise TrainingError(
-                f"{what} at step {step}. Checkpoints hold finite states only, the last from before step {step}. "
-                "Lower optimizer.lr, set optimizer.clip, or look at the data of this step, and go on in the same or a new --workdir."
+                f"{what} at step {step}, of which no checkpoint is written. "
+                "Lower optimizer.lr, set optimizer.clip or look at the data of this step, and start in a new --workdir."
             )
         if self._bar:
             self._bar.update(step, loss, self.batch_size)
@@ -116,8 +116,12 @@ class RunLog:
         self._paused += seconds
 
     def timings(self) -> dict[str, float]:
-        """Seconds since the start of this process's part of the run, and those spent waiting for data."""
-        return {"time/train_s": time.perf_counter() - self._begin, "time/wait_s": self._total_waited + self._waited}
+        """Seconds that the run has taken, the parts before a resumption included, and those spent waiting for data."""
+        waited = self._total_waited + self._waited
+        return {
+            "time/train_s": self._before["time/train_s"] + time.perf_counter() - self._begin,
+            "time/wait_s": self._before["time/wait_s"] + waited,
+        }
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Numbers to every place that keeps them."""
@@ -133,11 +137,6 @@ class RunLog:
         if self._wandb:
             self._wandb.log(values, step=step)
 
-    def artifact(self, name: str, artifact: Artifact) -> None:
-        """A picture, gallery or table to `artifacts/<name>.json`."""
-        if self.writes:
-            save_artifact(self.folder / "artifacts" / f"{name}.json", artifact)
-
     def say(self, text: str) -> None:
         """A line to whoever watches."""
         if self._bar:
@@ -147,12 +146,19 @@ class RunLog:
         """Starts and stops the profiler where `profile` asks for it."""
         if self.profile and step == self.profile[0]:
             jax.profiler.start_trace(str(self.folder / "profile"))
-        if self.profile and step == self.profile[1]:
+            self._tracing = True
+        elif self.profile and step >= self.profile[1]:
+            self._stop_trace()
+
+    def _stop_trace(self) -> None:
+        if self._tracing:
+            self._tracing = False
             jax.profiler.stop_trace()
-            self.say(f"Profiler trace of steps {self.profile[0]} to {self.profile[1]}: {self.folder / 'profile'}")
+            self.say(f"Profiler trace: {self.folder / 'profile'}")
 
     def close(self) -> None:
         """Flushes and closes all of them."""
+        self._stop_trace()
         if self._bar:
             self._bar.close()
         for sink in (self._jsonl, self._tensorboard):

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from mmjax.config import CheckpointError, UserError
+from mmjax.config import CheckpointError, ConfigError, UserError
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.evaluation import evaluate, final_evaluation
@@ -36,6 +36,8 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
         Interrupted: SIGTERM or Ctrl-C; the state is saved.
     """
     workdir = Path(workdir)
+    if jax.process_count() > 1:
+        raise ConfigError("Training runs in one process, over all the devices of its machine; several processes are not supported yet.")
     parts = parts_of(config, workdir)
     config = parts.config
     with (
@@ -44,40 +46,48 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
         closing(Checkpoints(workdir / "checkpoints", **config["checkpoint"])) as checkpoints,
     ):
         shapes = parts.state_shapes()
-        step_fn, fns = parts.step(), parts.functions()
-        state, start = restore_or_init(parts, checkpoints, shapes)
+        step_fn, fns = parts.step(shapes), parts.functions()
+        state, start, meta = restore_or_init(parts, checkpoints, shapes)
         batches = parts.data.train_batches(parts.mesh, start)
-        with closing(RunLog(workdir, config["steps"], parts.data.batch_size, start, **config["log"])) as log, interruptions() as asked:
+        with (
+            closing(RunLog(workdir, config["steps"], parts.data.batch_size, start, meta, **config["log"])) as log,
+            interruptions() as asked,
+        ):
             log.say(_summary(parts, shapes, start))
             for step in range(start + 1, config["steps"] + 1):
                 state, metrics = step_fn(state, log.next_batch(batches))
                 log.step(step, metrics)
                 measured = None
-                if due := {name: when["split"] for name, (_, when) in parts.evals.items() if _due(step, when["every"], config["steps"])}:
+                if due := {
+                    name: when["split"]
+                    for name, (_, when) in parts.evals.items()
+                    if when["split"] and _due(step, when["every"], config["steps"])
+                }:
                     log.flush()
                     measured = measure(parts, fns, state, step, due, log)
                 if asked or _due(step, checkpoints.every, config["steps"]):
                     log.flush()  # a step whose loss is not finite is never saved
-                    checkpoints.save(state, {"data": parts.data.fingerprint}, measured)
+                    checkpoints.save(state, {"data": parts.data.fingerprint, **log.timings()}, measured)
                 if asked:
                     checkpoints.wait()
                     raise Interrupted(f"Stopped by {asked[0]} after step {step}, which is saved. The same command goes on from there.")
             log.flush()
             checkpoints.wait()
             best = checkpoints.best_step
-            if best is not None and best != config["steps"]:
+            if best is not None and best != int(state.step):
                 state = checkpoints.restore(best, shapes)
             return final_evaluation(parts, fns, state, workdir, log.timings())
 
 
-def restore_or_init(parts: Parts, checkpoints: Checkpoints, shapes: Any) -> tuple[Any, int]:
-    """The newest checkpoint's state, or a new one, and the step it stands at."""
+def restore_or_init(parts: Parts, checkpoints: Checkpoints, shapes: Any) -> tuple[Any, int, dict[str, Any]]:
+    """The newest checkpoint's state, or a new one; the step it stands at; and what was noted with it."""
     latest = checkpoints.latest
     if latest is None:
-        return parts.init(shapes, next(parts.data.train_batches(parts.mesh))), 0
-    if checkpoints.meta(latest)["data"] != parts.data.fingerprint:
+        return parts.init(shapes, next(parts.data.train_batches(parts.mesh))), 0, {}
+    meta = checkpoints.meta(latest)
+    if meta["data"] != parts.data.fingerprint:
         raise CheckpointError(f"The data is not what the run in {checkpoints.directory.parent} began with. Take another --workdir.")
-    return checkpoints.restore(latest, shapes), latest
+    return checkpoints.restore(latest, shapes), latest, meta
 
 
 def measure(parts: Parts, fns: Any, state: Any, step: int, due: dict[str, str], log: RunLog) -> dict[str, float]:

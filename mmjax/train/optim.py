@@ -50,13 +50,22 @@ def make_schedule(name: str, peak: float, steps: int, warmup: int = 0) -> Callab
     return schedule
 
 
+# Their steps are not proportional to their learning rate, or need more than a gradient.
+_OTHERS = ("lbfgs", "prodigy", "rprop", "schedule_free_sgd", "schedule_free_adamw", "dadapt_adamw", "momo", "momo_adam", "dog", "dowg")
+
+
 def known_optimizers() -> dict[str, Callable]:
-    """Every optimizer of optax and optax.contrib that needs nothing but a learning rate."""
+    """Every optimizer of optax and optax.contrib that needs a learning rate alone and whose steps are proportional to it."""
     found = {}
     for module in (optax.contrib, optax):
         for name, fn in inspect.getmembers(module, inspect.isfunction):
             parameters = list(inspect.signature(fn).parameters.values())
-            if parameters and parameters[0].name == "learning_rate" and all(p.default is not p.empty for p in parameters[1:]):
+            if (
+                name not in _OTHERS
+                and parameters
+                and parameters[0].name == "learning_rate"
+                and all(p.default is not p.empty for p in parameters[1:])
+            ):
                 found[name] = fn
     return found
 

@@ -21,7 +21,18 @@ from mmjax.contract import write_atomic
 
 # What may differ when a run goes on: where it runs and what it writes, not what it computes. `steps` may too, to
 # train for longer, though the schedule then is another one from here on.
-MAY_CHANGE = ("mesh", "log", "evals", "checkpoint", "steps", "data.threads", "data.prefetch", "data.max_unreadable")
+MAY_CHANGE = (
+    "mesh",
+    "log",
+    "evals",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "steps",
+    "data.cache",
+    "data.threads",
+    "data.prefetch",
+    "data.max_unreadable",
+)
 PACKAGES = ("mmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax.config import ConfigError
@@ -52,8 +51,3 @@ def state_sharding(mesh: Mesh, shapes: Any, fsdp_min_size: int) -> Any:
         return NamedSharding(mesh, PartitionSpec(*axes))
 
     return jax.tree.map(place, shapes)
-
-
-def to_host(array: jax.Array) -> np.ndarray:
-    """The array in this process's memory; it has to be replicated between processes."""
-    return np.asarray(jax.device_get(array))

@@ -97,6 +97,10 @@ def test_damaged_files_are_one_line(started, tmp_path):
             path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="cannot be read"):
         Checkpoints(tmp_path).restore(1, shapes)
+    for path in (tmp_path / "step_1" / "meta").rglob("*metadata*"):
+        path.write_text("{")
+    with pytest.raises(CheckpointError, match=r"cannot be read.*It is the only step there"):
+        Checkpoints(tmp_path).meta(1)
 
 
 FULL_DISK = """

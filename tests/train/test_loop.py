@@ -167,6 +167,11 @@ def test_a_whole_run_leaves_what_it_promises(tmp_path, capsys):
         ({"log__evry": 1}, "log.evry is unknown. Did you mean 'every'"),
         ({"mesh__dta": 1}, "mesh.dta is unknown. Did you mean 'data'"),
         ({"optimizer__accumulate": 2}, "another loss"),
+        ({"log__wandb": "project"}, "needs the package wandb: pip install wandb"),
+        ({"log__profile": [5]}, "the first and the last step to trace"),
+        ({"seed": -1}, "config.seed=-1"),
+        ({"checkpoint__every": 0}, "checkpoint.every=0"),
+        ({"evals__loss__every": 0}, "evals.loss.every=0"),
     ],
 )
 def test_a_config_that_cannot_run_is_refused_before_data_is_read(change, message, tmp_path, monkeypatch):
@@ -218,7 +223,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_no_checkpoint(tmp_pa
     workdir = tmp_path / "run"
     with pytest.raises(TrainingError, match=r"The (loss|gradient's norm) is (nan|inf) at step \d+") as error:
         train(toy_config(steps=60, evals={}, optimizer__lr=1e36, optimizer__warmup=20, optimizer__name="sgd", checkpoint__every=1), workdir)
-    step = int(str(error.value).partition("at step ")[2].split(".")[0])
+    step = int(str(error.value).partition("at step ")[2].split(",")[0])
     checkpoints = Checkpoints(workdir / "checkpoints")
     assert checkpoints.latest == step - 1
 
@@ -232,6 +237,19 @@ def test_unreadable_items_are_left_out_and_counted(tmp_path, caplog):
         train(toy_config(data__source=source), tmp_path / "again")
 
 
-def test_the_profiler_leaves_a_trace(tmp_path):
-    train(toy_config(evals={}, log__profile=[2, 4]), tmp_path / "run")
+def test_the_profiler_leaves_a_trace_also_of_a_run_that_ends_inside_it(tmp_path):
+    train(toy_config(evals={}, steps=4, log__profile=[2, 9]), tmp_path / "run")
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+    train(toy_config(evals={}, steps=6, log__profile=[2, 5]), tmp_path / "run")  # resumed behind the first step to trace
+
+
+def test_more_tokens_than_embeddings_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="vocab=100 is smaller than the tokenizer's 259 tokens"):
+        train(toy_config(model__encoders__text__vocab=100), tmp_path / "run")
+
+
+def test_an_evaluator_for_the_end_alone(tmp_path):
+    config = toy_config(steps=2, evals={"loss": {"name": "loss", "split": None, "final": "test"}})
+    results = train(config, tmp_path / "run")
+    assert "test/loss/total" in results and "validation/loss/total" not in results
+    assert train(config, tmp_path / "run")["time/train_s"] > 0.5 * results["time/train_s"] > 0, "the time before a resumption counts"

@@ -22,13 +22,15 @@ def three_losses(mesh_config, monkeypatch, devices=8):
         monkeypatch.setattr("mmjax.train.build.make_mesh", lambda **_: one)
     parts = parts_of(config)
     with jax.set_mesh(parts.mesh):
-        shapes, step = parts.state_shapes(), parts.step()
+        shapes, step = parts.state_shapes(), parts.step(shapes)
         batches = parts.data.train_batches(parts.mesh)
         state = parts.init(shapes, next(parts.data.train_batches(parts.mesh)))
         losses = []
         for _ in range(3):
             state, metrics = step(state, next(batches))
             losses.append(float(metrics["loss"]))
+    for array, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(shapes), strict=True):
+        assert array.sharding.is_equivalent_to(wanted.sharding, array.ndim), "the step leaves everything where it was"
     monkeypatch.undo()
     return losses, state
 
