@@ -24,7 +24,7 @@ class RunLog:
 
     Args:
         folder, steps, batch_size, start, before: provided by the run; `start` is the step it goes on from, `before` the
-            `timings` up to there.
+            `timings` up to there, and whatever else a checkpoint notes.
         every: steps between two lines of training metrics.
         tensorboard: event files in `<workdir>/tensorboard`.
         wandb: a Weights & Biases project to log to as well.
@@ -37,7 +37,7 @@ class RunLog:
         steps: int,
         batch_size: int,
         start: int = 0,
-        before: Mapping[str, float] | None = None,
+        before: Mapping[str, Any] | None = None,
         *,
         every: int = 10,
         tensorboard: bool = True,
