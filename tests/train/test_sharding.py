@@ -22,7 +22,8 @@ def three_losses(mesh_config, monkeypatch, devices=8):
         monkeypatch.setattr("mmjax.train.build.make_mesh", lambda **_: one)
     parts = parts_of(config)
     with jax.set_mesh(parts.mesh):
-        shapes, step = parts.state_shapes(), parts.step(shapes)
+        shapes = parts.state_shapes()
+        step = parts.step(shapes)
         batches = parts.data.train_batches(parts.mesh)
         state = parts.init(shapes, next(parts.data.train_batches(parts.mesh)))
         losses = []
