@@ -7,7 +7,6 @@ its contiguous part, so the global batches are the same whatever the number of p
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -24,8 +23,6 @@ from mmjax.contract import BATCH_AXES, MASK, kind
 from mmjax.data.examples import Examples, Source, Spec, Unreadable, field, nth_text
 from mmjax.data.pp.builder import Pipeline, parse
 from mmjax.data.tokenizers import Tokenizer, make_tokenizer
-
-log = logging.getLogger("mmjax")
 
 
 class Data:

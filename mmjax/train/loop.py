@@ -58,11 +58,7 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
                 state, metrics = step_fn(state, log.next_batch(batches))
                 log.step(step, metrics)
                 measured = None
-                if due := {
-                    name: when["split"]
-                    for name, (_, when) in parts.evals.items()
-                    if when["split"] and _due(step, when["every"], config["steps"])
-                }:
+                if due := _due_evals(parts, step):
                     log.flush()
                     measured = measure(parts, fns, state, step, due, log)
                 if asked or _due(step, checkpoints.every, config["steps"]):
@@ -122,6 +118,12 @@ def interruptions() -> Iterator[list[str]]:
 
 def _due(step: int, every: int | None, last: int) -> bool:
     return step == last or (every is not None and step % every == 0)
+
+
+def _due_evals(parts: Parts, step: int) -> dict[str, str]:
+    """The evaluators to run after a step, and on which split."""
+    last, evals = parts.config["steps"], parts.evals.items()
+    return {name: when["split"] for name, (_, when) in evals if when["split"] and _due(step, when["every"], last)}
 
 
 def _summary(parts: Parts, shapes: Any, start: int) -> str:
