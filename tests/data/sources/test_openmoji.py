@@ -134,7 +134,7 @@ VARIANTS = [
     ("grinning face", "grinning squinting face", "grinning face with big eyes"),
     ("angry face with horns", "smiling face with horns"),  # by their drawings
     ("star of David", "dotted six-pointed star"),
-    ("Norway", "Bouvet Island", "Svalbard & Jan Mayen"),
+    ("flag: Norway", "flag: Bouvet Island", "flag: Svalbard & Jan Mayen"),
 ]
 
 
@@ -151,9 +151,9 @@ def test_variants_are_one_concept(names, plain):
         ("astronaut", "artist"),
         ("mouse", "computer mouse"),
         ("red envelope", "envelope"),
-        ("Norway", "Iceland"),
-        ("South Korea", "North Korea"),
-        ("South Africa", "Central African Republic"),
+        ("flag: Norway", "flag: Iceland"),
+        ("flag: South Korea", "flag: North Korea"),
+        ("flag: South Africa", "flag: Central African Republic"),
         ("person running", "person walking"),
         ("tiger", "leopard"),
         ("left luggage", "luggage"),
@@ -190,7 +190,10 @@ def test_no_near_duplicates_across_splits(toned):
     candidates = np.argwhere(np.triu(grey @ grey.T > 0.95, 1) & (split[:, None] != split[None, :]))
     assert len(candidates) > 100  # or the measure sees nothing
     index = {row["text"]["en"][0]: i for i, row in enumerate(rows)}
-    assert differ(index["Norway"], index["Bouvet Island"]) < 0.035 and differ(index["Jordan"], index["Palestinian Territories"]) < 0.035
+    assert (
+        differ(index["flag: Norway"], index["flag: Bouvet Island"]) < 0.035
+        and differ(index["flag: Jordan"], index["flag: Palestinian Territories"]) < 0.035
+    )
     near = [(rows[a]["text"]["en"][0], rows[b]["text"]["en"][0]) for a, b in candidates if differ(a, b) < 0.035]
     assert near == []
 
@@ -198,10 +201,15 @@ def test_no_near_duplicates_across_splits(toned):
 def test_keys_say_which_drawings_cannot_be_told_apart(toned):
     rows = everything(toned)
     key = {row["text"]["en"][0]: row["key"] for row in rows}
-    assert key["Norway"] == key["Bouvet Island"] == key["Svalbard & Jan Mayen"]
-    assert key["United States"] == key["U.S. Outlying Islands"]
+    assert key["flag: Norway"] == key["flag: Bouvet Island"] == key["flag: Svalbard & Jan Mayen"]
+    assert key["flag: United States"] == key["flag: U.S. Outlying Islands"]
     assert key["full moon"] == key["yellow circle"]
-    for one, other in [("Norway", "Iceland"), ("red heart", "orange heart"), ("one o’clock", "two o’clock"), ("thumbs up", "thumbs down")]:
+    for one, other in [
+        ("flag: Norway", "flag: Iceland"),
+        ("red heart", "orange heart"),
+        ("one o’clock", "two o’clock"),
+        ("thumbs up", "thumbs down"),
+    ]:
         assert key[one] != key[other]
     assert key["waving hand light skin tone"] != key["waving hand medium-light skin tone"]
     # Equal bytes, equal keys; and an equal key never joins two concepts.
