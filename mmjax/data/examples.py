@@ -22,7 +22,8 @@ class Source(Protocol):
     """Where examples come from: one split of a data set, with random access from several threads.
 
     `source[i]` is a dict with a field for every stream it has (encoded images as bytes, texts as strings or lists or
-    dicts of these) and, where several examples show the same item, an int32 `key` they share.
+    dicts of these) and, where several examples show the same item, an int32 `key` they share. An `id`, if it has one, is
+    what a person finds the example by.
     """
 
     fingerprint: str  # another one means other data
@@ -163,6 +164,8 @@ class Examples:
         if isinstance(error, DataError | ConfigError):
             raise error
         index, why = row if self.rows is None else self.rows[row][0], f"{type(error).__name__}: {error}".removesuffix(": ")
+        if name := self._name(index):
+            why = f"{name}: {why}"
         with self._lock:
             self._failed[row] = why
             if index in self.unreadable:
@@ -177,6 +180,13 @@ class Examples:
                 f"{count} items of the {self.split} split are unreadable, more than data.max_unreadable={self.max_unreadable:g} "
                 f"of its {len(self.source)}: {shown}. Mend the data, or raise data.max_unreadable."
             ) from error
+
+    def _name(self, index: int) -> Any:
+        """The `id` of an example, if that can be read."""
+        try:
+            return self.source[index].get("id")
+        except Exception:
+            return None
 
     def _probe(self) -> dict[str, Spec]:
         """Shapes and types, from the first examples that have each stream."""

@@ -6,7 +6,6 @@ its contiguous part, so the global batches are the same whatever the number of p
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -80,8 +79,8 @@ class Data:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of what training reads: the source's and the tokenizer's."""
-        return hashlib.sha256(f"{self.source('train').fingerprint} {self.tokenizer.fingerprint}".encode()).hexdigest()[:16]
+        """Identity of what training reads, the source's and the tokenizer's, in words that show what changed."""
+        return f"{self.source('train').fingerprint}; tokenizer {self.tokenizer.fingerprint[:16]}"
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -34,6 +34,11 @@ class Parts(NamedTuple):
     optimizer: Optimizer
     evals: dict[str, tuple[Any, dict[str, Any]]]  # the evaluator, and when and on what it runs
 
+    def open_data(self) -> None:
+        """Opens every split that the run will read: what is wrong with one is said before the folder is this config's."""
+        for split in ("train", *(when[which] for _, when in self.evals.values() for which in ("split", "final") if when[which])):
+            self.data.source(split)
+
     def step(self, shapes: State) -> Any:
         """The jitted training step; the state stays where `shapes` says, in the memory it had."""
         step = make_step(self.model, self.objectives, self.optimizer)

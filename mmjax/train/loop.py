@@ -40,6 +40,7 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
         raise ConfigError("Training runs in one process, over all the devices of its machine; several processes are not supported yet.")
     parts = parts_of(config, workdir)
     config = parts.config
+    parts.open_data()
     with (
         closing(RunFolder(workdir, config)),
         jax.set_mesh(parts.mesh),
@@ -82,7 +83,10 @@ def restore_or_init(parts: Parts, checkpoints: Checkpoints, shapes: Any) -> tupl
         return parts.init(shapes, next(parts.data.train_batches(parts.mesh))), 0, {}
     meta = checkpoints.meta(latest)
     if meta["data"] != parts.data.fingerprint:
-        raise CheckpointError(f"The data is not what the run in {checkpoints.directory.parent} began with. Take another --workdir.")
+        raise CheckpointError(
+            f"The data is not what the run in {checkpoints.directory.parent} began with: it was {meta['data']!r} "
+            f"and is {parts.data.fingerprint!r}. Take another --workdir, or put the data back."
+        )
     return checkpoints.restore(latest, shapes), latest, meta
 
 

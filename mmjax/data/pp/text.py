@@ -67,8 +67,10 @@ def words_dropped(probability: float = 0.1) -> Op:
 def tokens(length: int, *, tokenizer: Tokenizer | None) -> Op:
     """Ids between a begin and an end token, cut or padded to `length`; a text that is cut keeps its end token.
 
+    White space and control characters are one space.
+
     Raises:
-        ValueError: the text has nothing but white space, or is no string; `length` leaves no room for it.
+        ValueError: the text has nothing else, or is no string; `length` leaves no room for it.
     """
     if length < 3:
         raise ValueError(f"length={length} leaves no room between the begin and the end token")
@@ -78,7 +80,7 @@ def tokens(length: int, *, tokenizer: Tokenizer | None) -> Op:
             raise ValueError("tokens() was given no tokenizer")
         if not isinstance(x, str):
             raise ValueError(f"the text is {type(x).__name__}, not a string: choose one of several by choose()")
-        x = re.sub(r"\s+", " ", x).strip()
+        x = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", x).strip()
         if not x:
             raise ValueError("the text is empty")
         ids = [BEGIN, *tokenizer.encode(x[: 64 * length])[: length - 2], END]
