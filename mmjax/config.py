@@ -54,6 +54,8 @@ def parse_arg(arg: str, **defaults: Any) -> SimpleNamespace:
         kind = type(defaults[key])
         if kind is float and type(value) is int:
             value = float(value)
+        if kind is str and text:
+            value = value if isinstance(value, str) else text  # a file may be called 1
         if defaults[key] is not None and type(value) is not kind:
             raise ConfigError(f"The config's argument {key}={text!r} should be of type {kind.__name__}.")
         values[key] = value

@@ -50,6 +50,9 @@ def test_the_argument_of_a_config():
     arg = parse_arg("smoke,seed=3,rate=1,name=b/16,on=false", smoke=False, seed=0, rate=0.5, name="a", on=True)
     assert vars(arg) == {"smoke": True, "seed": 3, "rate": 1.0, "name": "b/16", "on": False}
     assert parse_arg("", smoke=False).smoke is False
+    assert vars(parse_arg("path=a/{00..12}.tar,column=7", path="", column="x")) == {"path": "a/{00..12}.tar", "column": "7"}
+    with pytest.raises(ConfigError, match="path='' should be of type str"):
+        parse_arg("path", path="a")
     with pytest.raises(ConfigError, match="'smok' is unknown. Did you mean 'smoke'"):
         parse_arg("smok", smoke=False)
     with pytest.raises(ConfigError, match="seed='x' should be of type int"):

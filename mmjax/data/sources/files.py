@@ -171,7 +171,8 @@ class _Whole:
             one, two = (next(s for i, s in enumerate(self.splits) if self._in[row] >> i & 1) for row in (wrong[0], other))
             count, name = len(np.unique(self.keys[wrong])), self.data.name(int(other))
             raise DataError(
-                f"{self.shown}: {count:,} items are in more than one split, such as {name!r} in {two} and {one}. What is trained on would be tested on: give all rows of an item the same split."
+                f"{self.shown}: {count:,} items are in more than one split, such as {name!r} in {two} and {one}. "
+                "What is trained on would be tested on: give all rows of an item the same split."
             )
 
     def all_rows(self) -> dict[str, np.ndarray]:
