@@ -24,8 +24,9 @@ def get_config(arg=""):
     c.steps = 4 if arg.smoke else arg.steps
 
     vocab = 1_024
+    splits = dict(column=arg.split) if arg.split else dict(validation=0.1, test=0.1)
     c.data = dict(
-        source=dict(name="files", path=arg.table, streams=dict(image=arg.image, text=arg.text)),
+        source=dict(name="files", path=arg.table, streams=dict(image=arg.image, text=arg.text), splits=splits),
         batch_size=8 if arg.smoke else arg.batch,
         pp=dict(
             image="decode|resize_small(72)|random_crop(64)|random_affine(5, 0.0, 0.1)|flip_lr|hog(8)",
@@ -34,8 +35,6 @@ def get_config(arg=""):
         tokenizer=dict(name="bpe", vocab=vocab),
         cache=False,  # True where the decoded pictures fit into memory
     )
-    if arg.split:
-        c.data.source.splits = dict(column=arg.split)
     c.model = dict(
         name="aligner",
         width=128,

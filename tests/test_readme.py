@@ -1,5 +1,6 @@
 """The README's commands as written, and what it says of the repository."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -7,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from mmjax.train.build import parts_of
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line.split("#")[0].strip() for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 MAKE = [c for c in COMMANDS if c.startswith("make ")]
-PYTHON = [c for c in COMMANDS if c.startswith("python ")]
+PYTHON = [c for c in COMMANDS if c.startswith("python ") and "photos" not in c]
+OWN = [c for c in COMMANDS if c.startswith("python ") and "photos" in c]
 
 
 def test_the_two_commands_are_there():
@@ -44,6 +48,20 @@ def test_the_commands_below_run_one_after_another_and_again(tmp_path):
     for command in [*PYTHON, PYTHON[0]]:
         done = run(command, tmp_path)
     assert "resuming at step 4" in done.stderr, "the same line again resumes"
+
+
+def test_the_commands_for_your_own_pairs_read_them(tmp_path):
+    """What is not run above: the config and its arguments. A folder laid out as the README says is `tests/data/files`."""
+    train, evaluate = OWN
+    folder = re.search(r"--workdir (\S+)", train)
+    config = re.search(r"--config (\S+?):(\S+)", train)
+    assert folder and config and evaluate.endswith(f"--workdir {folder[1]}")
+    spec = importlib.util.spec_from_file_location("own", ROOT / config[1])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    parts = parts_of(module.get_config("smoke," + config[2].replace("photos/", f"{ROOT}/tests/data/files/")), tmp_path)
+    parts.open_data()
+    assert set(parts.data.spec) == {"image", "text"} and len(parts.data.source("train")) == 16
 
 
 def test_the_config_in_the_readme_is_the_config():

@@ -7,7 +7,7 @@ its contiguous part, so the global batches are the same whatever the number of p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,6 +76,17 @@ class Data:
         if split not in self._sources:
             self._sources[split] = config.build("data.sources", self.source_config, "data.source", split=split)
         return self._sources[split]
+
+    def open(self, splits: Iterable[str]) -> None:
+        """Opens splits, so that what is wrong with one is said early.
+
+        Raises:
+            DataError: also where the train split is smaller than a batch.
+        """
+        for split in splits:
+            n = len(self.source(split))
+            if split == "train" and n < self.batch_size:
+                raise DataError(f"The train split has {n} examples, fewer than data.batch_size={self.batch_size}: lower it to {n} or less.")
 
     @property
     def fingerprint(self) -> str:
@@ -163,10 +174,9 @@ class Data:
         """Endless batches from step `start` on, placed on the mesh ahead of time."""
         import grain
 
+        self.open(["train"])
         examples = self.examples("train", train=True)
         n, size = len(examples), self.batch_size
-        if n < size:
-            raise DataError(f"The train split has {n} examples, fewer than data.batch_size={size}: lower it to {n} or less.")
         mine = _process_rows(size)
 
         def load(step: int, order: np.ndarray) -> dict[str, np.ndarray]:

@@ -36,8 +36,7 @@ class Parts(NamedTuple):
 
     def open_data(self) -> None:
         """Opens every split that the run will read: what is wrong with one is said before the folder is this config's."""
-        for split in ("train", *(when[which] for _, when in self.evals.values() for which in ("split", "final") if when[which])):
-            self.data.source(split)
+        self.data.open(["train", *(when[which] for _, when in self.evals.values() for which in ("split", "final") if when[which])])
 
     def step(self, shapes: State) -> Any:
         """The jitted training step; the state stays where `shapes` says, in the memory it had."""
