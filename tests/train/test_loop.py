@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,11 +201,16 @@ def test_a_folder_with_another_run_or_something_else_in_it_is_refused(uninterrup
         train(toy_config(), tmp_path)
 
 
-def test_other_data_than_the_run_began_with_is_refused(tmp_path, monkeypatch):
-    train(toy_config(steps=2, evals={}), tmp_path / "run")
-    monkeypatch.setattr("toy.SIZES", {"train": 65, "validation": 20, "test": 20})
-    with pytest.raises(CheckpointError, match=r"data is not what the run.*was 'toy train 64 1; tokenizer \w+' and is 'toy train 65 1;"):
-        train(toy_config(steps=4, evals={}), tmp_path / "run")
+def test_other_data_than_the_run_began_with_is_refused(tmp_path):
+    shutil.copytree(ROOT / "tests" / "data" / "files", tmp_path / "photos")
+    table = tmp_path / "photos" / "captions.csv"
+    source = {"name": "files", "path": str(table), "streams": {"image": "file", "text": "caption"}}
+    changes = {"evals": {}, "data__source": source, "data__pp": {"image": "decode|resize(8)", "text": "tokens(40)"}}
+    train(toy_config(steps=2, **changes), tmp_path / "run")
+    table.write_text(table.read_text() + "bricks.jpg,another caption\n")
+    message = r"data is not what the run in .*/run began with: it was 'captions.csv, 24 rows, \w+; .* and is 'captions.csv, 25 rows, "
+    with pytest.raises(CheckpointError, match=message):
+        train(toy_config(steps=4, **changes), tmp_path / "run")
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):

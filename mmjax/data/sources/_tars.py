@@ -101,7 +101,7 @@ class Tars:
         if offset < 0:
             return None
         path = self.files[self._shard(row)]
-        data = os.pread(self._open(path).number, size, offset)
+        data = self._open(path).read(size, offset)
         if len(data) < size:
             raise OSError(f"{path} is shorter than it was when it was indexed")
         return data
@@ -144,11 +144,15 @@ class _Descriptor:
     """An open file, closed when nobody holds it: a thread that still reads keeps one that is out of the cache already."""
 
     def __init__(self, path: Path):
-        self.number = os.open(path, os.O_RDONLY)
+        self._number = os.open(path, os.O_RDONLY)
+
+    def read(self, size: int, offset: int) -> bytes:
+        """The bytes from `offset` on; fewer at the end of the file."""
+        return os.pread(self._number, size, offset)
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+        if hasattr(self, "_number"):
+            os.close(self._number)
 
 
 def _extension(column: str) -> str:
@@ -258,20 +262,18 @@ def _scan(descriptor: int, size: int, examples: dict[str, dict[str, tuple[int, i
     """Fills `examples`; returns how the file ends too early, or ""."""
     at, renamed = 0, ""
     while True:
-        header = os.pread(descriptor, BLOCK, at)
-        if len(header) == BLOCK and not any(header):
+        header, content = os.pread(descriptor, BLOCK, at), at + BLOCK
+        if len(header) < BLOCK:
+            return _cut(size, content if header else at)
+        if not any(header):
             return ""
-        content = at + BLOCK
-        if len(header) == BLOCK:
-            try:
-                kind, name, length = _header(header)
-            except ValueError:
-                return f"is damaged at byte {at:,} of {size:,}" if at else "is no tar file"
-            after = content + -(-length // BLOCK) * BLOCK
-        else:
-            kind, name, length, after = b"", "", 0, content
-        if content + length > size:  # a tar ends with two blocks of zeros, which are missing as well
-            return f"is cut at byte {size:,}, at least {after + 2 * BLOCK - size:,} bytes are missing"
+        try:
+            kind, name, length = _header(header)
+        except ValueError:
+            return f"is damaged at byte {at:,} of {size:,}" if at else "is no tar file"
+        at = content + -(-length // BLOCK) * BLOCK
+        if content + length > size:
+            return _cut(size, at)
         if kind in b"xL":
             renamed = _renamed(kind, os.pread(descriptor, length, content)) or renamed
         elif kind in b"0\0":
@@ -279,8 +281,13 @@ def _scan(descriptor: int, size: int, examples: dict[str, dict[str, tuple[int, i
             folder, _, last = name.rpartition("/")
             stem, _, extension = last.partition(".")
             if stem and extension:  # not .DS_Store, not README
-                examples.setdefault(f"{folder}/{stem}".lstrip("./"), {}).setdefault(extension.lower(), (content, length))
-        at = after
+                example = f"{folder}/{stem}".removeprefix("./").lstrip("/")
+                examples.setdefault(example, {}).setdefault(extension.lower(), (content, length))
+
+
+def _cut(size: int, expected: int) -> str:
+    """`expected` is where the next member would begin, or the two blocks of zeros that end a tar."""
+    return f"is cut at byte {size:,}, at least {expected + 2 * BLOCK - size:,} bytes are missing"
 
 
 def _header(header: bytes) -> tuple[bytes, str, int]:

@@ -58,8 +58,8 @@ class Files:
     def __init__(
         self,
         split: str,
-        streams: Mapping[str, str | Sequence[str]],
-        path: str | Sequence[str] | None = None,
+        streams: Mapping[str, Any],
+        path: Any = None,
         *,
         splits: Mapping[str, Any] | None = None,
         key: str | None = None,
@@ -217,12 +217,15 @@ def _opened(streams: Mapping[str, list[str]], path: Any, splits: Any, key: str |
 
 def _tables(files: list[Path], streams: Mapping[str, list[str]], how: Any, key: str | None, root: str | None) -> Tables:
     """The tables, of which the columns are read that the config names; all but numbers and labels as strings."""
-    others = {"key": key, "splits.column": getattr(how, "column", None), "splits.hash": getattr(how, "group", None)}
-    used = {column: f"data.source.{name}" for name, column in others.items() if column}
-    strings = set(used)
+    used, strings = {}, set()
     for stream, columns in streams.items():
         used |= {column: f"data.source.streams.{stream}" for column in columns}
         strings |= set(columns) if _kind(stream) in (*FILES, "text") else set()
+    others = {"key": key, "splits.column": getattr(how, "column", None), "splits.hash": getattr(how, "group", None)}
+    for name, column in others.items():
+        if column:
+            used.setdefault(column, f"data.source.{name}")
+            strings.add(column)
     data = Tables(files, used, strings, root)
     for stream, columns in streams.items():
         if _kind(stream) in FILES:
