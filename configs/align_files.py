@@ -23,7 +23,7 @@ def get_config(arg=""):
     c.seed = arg.seed
     c.steps = 4 if arg.smoke else arg.steps
 
-    vocab = 1_024
+    vocab, width, depth = (512, 64, 1) if arg.smoke else (1_024, 128, 2)
     splits = dict(column=arg.split) if arg.split else dict(validation=0.1, test=0.1)
     c.data = dict(
         source=dict(name="files", path=arg.table, streams=dict(image=arg.image, text=arg.text), splits=splits),
@@ -37,10 +37,10 @@ def get_config(arg=""):
     )
     c.model = dict(
         name="aligner",
-        width=128,
+        width=width,
         encoders=dict(
-            image=dict(name="vit", patch=1, width=128, depth=2, heads=4),
-            text=dict(name="text_transformer", vocab=vocab, width=128, depth=1, heads=4, causal=False, pool="mean", dropout=0.1),
+            image=dict(name="vit", patch=1, width=width, depth=depth, heads=4),
+            text=dict(name="text_transformer", vocab=vocab, width=width, depth=1, heads=4, causal=False, pool="mean", dropout=0.1),
         ),
     )
     c.objectives = dict(contrastive=dict(name="contrastive", loss="softmax", pairs=[("image", "text")], init_scale=7.0))

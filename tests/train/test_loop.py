@@ -213,6 +213,15 @@ def test_other_data_than_the_run_began_with_is_refused(tmp_path):
         train(toy_config(steps=4, **changes), tmp_path / "run")
 
 
+def test_mistakes_in_the_data_leave_no_folder_that_would_refuse_the_mended_command(tmp_path):
+    source = {"name": "files", "path": "tests/data/nowhere.csv", "streams": {"image": "file", "text": "caption"}}
+    with pytest.raises(DataError, match=r"There is no file tests/data/nowhere\.csv"):
+        train(toy_config(data__source=source), tmp_path / "run")
+    with pytest.raises(DataError, match="fewer than data.batch_size=72"):
+        train(toy_config(data__batch_size=72), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
     workdir = tmp_path / "run"
     process = spawn(workdir, **{**QUIET, "steps": 100_000})

@@ -73,7 +73,7 @@ class Tars:
         problems = [f"{file} {index.problem}" for file, index in zip(files, indices, strict=True) if index.problem]
         if not len(self):
             raise DataError(f"Nothing can be read: {problems[0] if problems else f'{files[0]} has no examples'}.")
-        self.notes = {"damaged shards": "; ".join(problems)} if problems else {}
+        self.notes = {"damaged_shards": "; ".join(problems)} if problems else {}
         if problems:
             log.warning("%d of %d shards end too early: %s.", len(problems), len(files), "; ".join(problems[:3]))
 

@@ -464,7 +464,7 @@ def test_a_tar_that_is_cut_gives_what_comes_before(tmp_path, caplog):
         assert 10 < len(source) < 20
         assert all(example["image"] in PICTURES.values() and example["text"] for example in source), "none is half there"
         assert len(caplog.records) == 1 and "1 of 2 shards end too early" in caplog.text
-        said = source.describe()["damaged shards"]
+        said = source.describe()["damaged_shards"]
         assert f"00000.tar is cut at byte {size:,}, at least " in said and f"{len(source) - 10} examples before that are read" in said
         assert source.fingerprint != whole(str(tmp_path / "00001.tar"), TAR).fingerprint
         del source
@@ -477,7 +477,7 @@ def test_a_tar_without_its_end_has_all_its_examples(tmp_path):
         end = file.offset
     cut(path, end)
     source = whole(path, TAR)
-    assert len(source) == 4 and "at least 1,024 bytes are missing" in source.describe()["damaged shards"]
+    assert len(source) == 4 and "at least 1,024 bytes are missing" in source.describe()["damaged_shards"]
 
 
 def test_damage_in_the_middle_ends_a_tar_there(tmp_path):
@@ -487,7 +487,7 @@ def test_damage_in_the_middle_ends_a_tar_there(tmp_path):
     data[header : header + 512] = b"\xff" * 512
     Path(path).write_bytes(data)
     source = whole(path, TAR)
-    assert len(source) == 6 and f"is damaged at byte {header:,} of" in source.describe()["damaged shards"]
+    assert len(source) == 6 and f"is damaged at byte {header:,} of" in source.describe()["damaged_shards"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100, bytes(10_240)])
