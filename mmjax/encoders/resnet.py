@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,27 +17,9 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
+from mmjax.nn.norm import Norm
 from mmjax.nn.transformer import Dtype
 from mmjax.ops.masks import zero_where_not
-
-
-class Norm(nn.Module):
-    """Batch or group normalisation; rows that are absent take no part in the batch's statistics."""
-
-    kind: str
-    dtype: Dtype
-    zero_scale: bool = False
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], present: Bool[Array, " B"], *, train: bool) -> Float[Array, "B H W C"]:
-        scale = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
-        if self.kind == "batch":
-            some = present.any()  # a batch without one present row has no statistics and leaves the running ones as they are
-            momentum: Any = jnp.where(some, 0.9, 1.0)  # for flax a float, but it only multiplies by it
-            norm = nn.BatchNorm(use_running_average=not train, momentum=momentum, dtype=self.dtype, scale_init=scale, name="batch")
-            return zero_where_not(present, norm(x, mask=(present | ~some)[:, None, None, None]))
-        groups = next(g for g in (32, 16, 8, 4, 2, 1) if x.shape[-1] % g == 0)
-        return nn.GroupNorm(groups, dtype=self.dtype, scale_init=scale, name="group")(x)
 
 
 class Bottleneck(nn.Module):
