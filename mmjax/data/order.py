@@ -7,7 +7,8 @@ nothing is carried from row to row, so any process can compute any row, and resu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,31 +16,44 @@ from jaxtyping import Int
 
 Stratum = tuple[int, int, float]  # the first example, the one behind the last, and a weight
 RESOLUTION = 2**20  # shares are multiples of its inverse: rows * 2**20 stays within int64
+SMALL = 1_024  # grain permutes without a table, by some 2**16 / size tries a number; fewer than this are better tabled
 
 
 class Order:
     """`order(rows)` is the example of each row and the epoch of its stratum, in which the example is read."""
 
     def __init__(self, strata: Sequence[Stratum], seed: int):
-        import grain
-
         self._sizes = np.array([stop - start for start, stop, _ in strata])
         weights = np.array([weight for *_, weight in strata], np.float64)
         self._shares = np.maximum(np.rint(RESOLUTION * weights / weights.sum()), 1).astype(np.int64)
-        self._permutations: list[Any] = [
-            grain.MapDataset.range(start, stop).seed(_seed_of(seed, i)).shuffle().repeat(None) for i, (start, stop, _) in enumerate(strata)
-        ]
+        self._permuted = [permuted(start, stop, _seed_of(seed, i)) for i, (start, stop, _) in enumerate(strata)]
 
     def __call__(self, rows: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
         """Examples and epochs of some rows of the endless training."""
         which, nth = interleaved(rows, self._shares)
-        examples = np.array([self._permutations[i][int(n)] for i, n in zip(which, nth, strict=True)], np.int64)
+        examples = np.array([self._permuted[i](int(n)) for i, n in zip(which, nth, strict=True)], np.int64)
         return examples, nth // self._sizes[which]
 
 
 def _seed_of(seed: int, stratum: int) -> int:
     """The first stratum is shuffled by the run's own seed, as a source without strata is."""
     return seed if stratum == 0 else int(np.random.SeedSequence((seed, stratum)).generate_state(1)[0])
+
+
+def permuted(start: int, stop: int, seed: int) -> Callable[[int], int]:
+    """The n-th of the numbers from `start` to `stop`, endlessly, in another order every time."""
+    import grain
+
+    size = stop - start
+    if size >= SMALL:
+        shuffled: Any = grain.MapDataset.range(start, stop).seed(seed).shuffle().repeat(None)
+        return shuffled.__getitem__
+
+    @lru_cache(maxsize=64)
+    def epoch(number: int) -> np.ndarray:
+        return start + np.random.default_rng((seed, number)).permutation(size)
+
+    return lambda n: int(epoch(n // size)[n % size])
 
 
 def interleaved(rows: Int[np.ndarray, " N"], shares: Int[np.ndarray, " S"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:

@@ -304,7 +304,7 @@ def _from_code(dataset: str, data_dir: str | None, where: str) -> Any:
 
     name, _, config = dataset.split(":")[0].partition("/")
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # where TensorFlow is missing, tfds says so in eight lines
+        with contextlib.redirect_stdout(io.StringIO()):  # where TensorFlow is missing, tfds says so in eight lines
             return tfds.builder(dataset, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         there = _on_disk(Path(data_dir or _default_dir()))
