@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import logging
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,8 +23,12 @@ class Source(Protocol):
     """Where examples come from: one split of a data set, with random access from several threads.
 
     `source[i]` is a dict with a field for every stream it has (encoded images as bytes, texts as strings or lists or
-    dicts of these) and, where several examples show the same item, an int32 `key` they share. An `id`, if it has one, is
-    what a person finds the example by.
+    dicts of these, labels as numbers or names) and, where several examples show the same item, an int32 `key` they
+    share. An `id`, if it has one, is what a person finds the example by.
+
+    A source may have `strata`, [(start, stop, weight), ...]: consecutive stretches that hold all its examples, of which
+    training draws in proportion to the weights, each shuffled and repeated on its own (`order.py`); and `classes`,
+    {stream: names}, the names of each label's classes in order.
     """
 
     fingerprint: str  # another one means other data
@@ -48,6 +53,11 @@ class Spec(NamedTuple):
 def field(example: Mapping[str, Any], stream: str) -> Any:
     """What an example has for a stream: the field of its name, or else of its kind."""
     return example.get(stream, example.get(kind(stream)))
+
+
+def strata_of(source: Source) -> list[tuple[int, int, float]]:
+    """The stretches of a source that training draws from by weight; all of it is one, where it does not say."""
+    return list(getattr(source, "strata", None) or [(0, len(source), 1.0)])
 
 
 def nth_text(texts: Any, n: int) -> Any:
@@ -189,12 +199,12 @@ class Examples:
             return None
 
     def _probe(self) -> dict[str, Spec]:
-        """Shapes and types, from the first examples that have each stream."""
+        """Shapes and types, from the first examples (of each stratum) that have each stream."""
         if not len(self):
             raise DataError(f"The {self.split} split is empty.")
         spec: dict[str, Spec] = {}
         known: set[str] = set()
-        for row in range(min(len(self), 1_000)):
+        for row in self._first_rows(1_000):
             try:
                 example = self.read(row)
             except Unreadable:
@@ -213,6 +223,11 @@ class Examples:
             raise DataError(f"Nothing in the {self.split} split is readable: {next(iter(self.unreadable.values()))}.")
         missing = next(stream for stream in self.pipelines if stream not in spec)
         raise ConfigError(f"data.pp.{missing}: no example of the {self.split} split has it. They have: {', '.join(sorted(known))}.")
+
+    def _first_rows(self, count: int) -> Iterator[int]:
+        for start, stop, _ in strata_of(self.source):
+            first, behind = (i if self.rows is None else bisect.bisect_left(self.rows, (i, 0)) for i in (start, stop))
+            yield from range(first, min(behind, first + count))
 
     def collate(self, examples: Sequence[Mapping[str, Any] | None]) -> dict[str, np.ndarray]:
         """Rows to a batch after the contract; None is a row of padding, `_mask` False."""

@@ -1,7 +1,8 @@
 """source -> pp -> batches on the mesh: deterministic, split between hosts, resumable at any step.
 
-The order is a seeded global permutation an epoch; step s takes rows s * B to (s + 1) * B of it and every process loads
-its contiguous part, so the global batches are the same whatever the number of processes and the position is s alone.
+The order is a seeded global permutation an epoch (of every part of its own, where the source has strata: `order.py`);
+step s takes rows s * B to (s + 1) * B of it and every process loads its contiguous part, so the global batches are the
+same whatever the number of processes and the position is s alone.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmjax import config
 from mmjax.config import ConfigError, DataError, UserError
 from mmjax.contract import BATCH_AXES, MASK, kind
-from mmjax.data.examples import Examples, Source, Spec, Unreadable, field, nth_text
+from mmjax.data.examples import Examples, Source, Spec, Unreadable, field, nth_text, strata_of
+from mmjax.data.order import Order
 from mmjax.data.pp.builder import Pipeline, parse
 from mmjax.data.tokenizers import Tokenizer, make_tokenizer
+
+ENDLESS = 2**40  # steps
 
 
 class Data:
@@ -179,12 +183,13 @@ class Data:
         n, size = len(examples), self.batch_size
         mine = _process_rows(size)
 
-        def load(step: int, order: np.ndarray) -> dict[str, np.ndarray]:
-            epochs = (step * size + np.arange(size)) // n
-            return examples.collate([examples.read_next(int(order[row]), int(epochs[row])) for row in mine])
+        order = Order(strata_of(examples.source), self.seed)
 
-        order = grain.MapDataset.range(n).seed(self.seed).shuffle().repeat(None).batch(size)
-        return self._placed(self._threaded(order.map_with_index(load), start), mesh)
+        def load(step: int) -> dict[str, np.ndarray]:
+            rows, epochs = order(step * size + np.array(mine))
+            return examples.collate([examples.read_next(int(row), int(epoch)) for row, epoch in zip(rows, epochs, strict=True)])
+
+        return self._placed(self._threaded(grain.MapDataset.range(ENDLESS).map(load), start), mesh)
 
     def eval_batches(
         self, mesh: Mesh, split: str, pp: Mapping[str, str] | None = None, *, all_texts: bool = False

