@@ -13,14 +13,16 @@ from mmjax.train.loop import train
 
 CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "configs").rglob("*.py") if not p.stem.startswith("_"))
 HERE = ("openmoji",)  # sources whose data are on every machine; the tests' own stands in for others
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("settings")
 
 
 @pytest.fixture
-def standard_promotion():
-    """Flax's own norms mix bfloat16 and float32."""
+def settings():
+    """Flax's own norms mix bfloat16 and float32; and what runs two steps need not be compiled to be fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
     with jax.numpy_dtype_promotion("standard"):
         yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def load(path, arg=""):
