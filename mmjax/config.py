@@ -154,12 +154,24 @@ def check_part(kind: str, node: Any, path: str, *, provided: Iterable[str] = (),
     if not isinstance(node.get("name"), str):
         raise ConfigError(f"{path}.name is missing: one of {', '.join(names(kind))}, or 'my_pkg.my_file:MyClass'.")
     cls = resolve(kind, node["name"], f"{path}.name")
+    if hasattr(cls, "variants"):
+        node, common = with_variant(cls, node, path), (*common, "variant")
     check_call(cls, node, path, provided=provided, common=common)
     return cls
+
+
+def with_variant(cls: type, node: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """A part's config with the arguments that its `variant` stands for: those of `cls.variants`, unless it has its own."""
+    variants = getattr(cls, "variants", None)
+    if variants is None or "variant" not in node:
+        return node
+    if node["variant"] not in variants:
+        raise ConfigError(f"{path}.variant: {node['variant']!r} is unknown.{nearest(str(node['variant']), variants)}")
+    return {**variants[node["variant"]], **{key: value for key, value in node.items() if key != "variant"}}
 
 
 def build(kind: str, node: Any, path: str, *, common: Iterable[str] = (), **provided: Any) -> Any:
     """The part that a config names, with the config's arguments and `provided`."""
     cls = check_part(kind, node, path, provided=provided, common=common)
-    arguments = {key: value for key, value in node.items() if key not in common and key != "name"}
+    arguments = {key: value for key, value in with_variant(cls, node, path).items() if key not in common and key != "name"}
     return cls(**arguments, **provided)

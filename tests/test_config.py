@@ -46,6 +46,17 @@ def test_arguments_are_checked_against_the_signature():
         build("encoders", {"width": 3}, "x")
 
 
+def test_a_variant_stands_for_arguments_and_ones_own_win():
+    vit = build("encoders", {"name": "vit", "variant": "L/14", "depth": 3}, "x")
+    assert (vit.patch, vit.width, vit.heads, vit.depth) == (14, 1024, 16, 3)
+    with pytest.raises(ConfigError, match=r"x.variant: 'B/61' is unknown. Did you mean 'B/16'"):
+        build("encoders", {"name": "vit", "variant": "B/61"}, "x")
+    with pytest.raises(ConfigError, match=r"x.varient is unknown. Did you mean 'variant'"):
+        build("encoders", {"name": "vit", "varient": "B/16"}, "x")
+    with pytest.raises(ConfigError, match=r"x.variant is unknown"):
+        build("encoders", {"name": "resnet", "variant": "50"}, "x")
+
+
 def test_the_argument_of_a_config():
     arg = parse_arg("smoke,seed=3,rate=1,name=b/16,on=false", smoke=False, seed=0, rate=0.5, name="a", on=True)
     assert vars(arg) == {"smoke": True, "seed": 3, "rate": 1.0, "name": "b/16", "on": False}
@@ -53,6 +64,7 @@ def test_the_argument_of_a_config():
     assert vars(parse_arg("path=a/{00..12}.tar,column=7", path="", column="x")) == {"path": "a/{00..12}.tar", "column": "7"}
     with pytest.raises(ConfigError, match="path='' should be of type str"):
         parse_arg("path", path="a")
+    assert parse_arg("data=/d/{00000..00012}.tar,smoke", smoke=False, data="x").data == "/d/{00000..00012}.tar"
     with pytest.raises(ConfigError, match="'smok' is unknown. Did you mean 'smoke'"):
         parse_arg("smok", smoke=False)
     with pytest.raises(ConfigError, match="seed='x' should be of type int"):

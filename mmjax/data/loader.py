@@ -8,7 +8,7 @@ same whatever the number of processes and the position is s alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,8 @@ class Data:
         pp: the operations of each stream, as `pp/builder.py` reads them; a field of the source is chosen by the
             stream's name, or by its kind (`image_view2` reads `image` where there is no field of that name).
         batch_size: global, for training and evaluation.
-        tokenizer: `dict(name="byte")`, or `dict(name="bpe", vocab=...)`, trained on the training split.
+        tokenizer: `dict(name="byte")`, or `dict(name="bpe", vocab=...)`, trained on the training split, or with
+            `sample=1_000_000` on the texts of so many of its examples, drawn by the seed.
         cache: whether what the operations before the first that draws give stays in memory.
         threads, prefetch: threads that load batches, and batches kept ready on the devices.
         max_unreadable: the share of unreadable items above which reading stops.
@@ -67,7 +68,10 @@ class Data:
         if not self.pp:
             raise ConfigError("data.pp names no stream.")
         config.check_part("data.sources", source, "data.source", provided=("split",))
-        config.check_call(make_tokenizer, self.tokenizer_config, "data.tokenizer", provided=("texts",))
+        config.check_call(make_tokenizer, self.tokenizer_config, "data.tokenizer", provided=("texts",), common=("sample",))
+        self._sample = self.tokenizer_config.pop("sample", None)
+        if self._sample is not None and (not isinstance(self._sample, int) or self._sample < 1):
+            raise ConfigError(f"data.tokenizer.sample={self._sample!r} should be a number of examples, or None for all.")
         make_tokenizer([], **self.tokenizer_config)
         self._parse(self.pp, tokenizer=None)
 
@@ -116,7 +120,7 @@ class Data:
         for stream, pipeline in self._parse(self.pp, tokenizer=None).items():
             if "tokens" not in pipeline.names:
                 continue
-            for i in range(len(source)):
+            for i in self._sampled(len(source)):
                 try:
                     texts = field(source[i], stream)
                     rngs = (np.random.default_rng((self.seed, draw, i)) for draw in range(draws))
@@ -124,6 +128,12 @@ class Data:
                 except Exception:  # unreadable: counted when training meets it
                     continue
                 yield from (text for text in drawn if isinstance(text, str))
+
+    def _sampled(self, count: int) -> Sequence[int]:
+        """The examples that the tokenizer is trained on, in the order in which they lie."""
+        if self._sample is None or self._sample >= count:
+            return range(count)
+        return np.sort(np.random.default_rng(self.seed).choice(count, self._sample, replace=False)).tolist()
 
     def examples(self, split: str, pp: Mapping[str, str] | None = None, *, train: bool = False, all_texts: bool = False) -> Examples:
         """A split behind its pipelines (the run's, or `pp`). With `all_texts` every text of an example is a row."""

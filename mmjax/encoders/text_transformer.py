@@ -1,7 +1,8 @@
 """Transformer over token ids.
 
 Causal with end-of-text pooling is CLIP's text tower (Radford et al., 2021, sec. 2.4); bidirectional with mean or
-class pooling is an encoder in BERT's manner (Devlin et al., 2019), pre-norm.
+class pooling is an encoder in BERT's manner (Devlin et al., 2019), pre-norm; bidirectional with end-of-text pooling is
+SigLIP's (Zhai et al., 2023). `variant="B"` is a published size, `"clip-B"` the text tower beside CLIP's ViT-B.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
-from mmjax.nn.transformer import Dtype, Transformer
+from mmjax.nn.transformer import SIZES, Dtype, Transformer
 from mmjax.ops.masks import masked_mean, zero_where_not
+
+CLIP = {"depth": 12, "activation": "quick_gelu", "norm_epsilon": 1e-5}
 
 
 class TextTransformer(nn.Module):
@@ -29,6 +32,11 @@ class TextTransformer(nn.Module):
     pool: str = "end"  # the last valid token; or "mean", "class" (the first token)
     dropout: float = 0.0
     dtype: Dtype = "float32"
+    activation: str = "gelu"  # of `nn/transformer.py`
+    norm_epsilon: float = 1e-6
+    remat: bool = False  # less memory for more time
+
+    variants = {**SIZES, "clip-B": {"width": 512, "heads": 8, **CLIP}, "clip-L": {"width": 768, "heads": 12, **CLIP}}
 
     @nn.compact
     def __call__(
@@ -46,8 +54,18 @@ class TextTransformer(nn.Module):
         positions = self.param("positions", nn.initializers.normal(0.01), (1, length, self.width), jnp.float32)
         tokens = table(zero_where_not(valid, x)) + positions.astype(self.dtype)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
-        transformer = Transformer(self.depth, self.heads, self.mlp_ratio, self.causal, self.dropout, self.dtype, name="transformer")
-        tokens, stages = transformer(tokens, valid, train=train)
+        tokens, stages = Transformer(
+            self.depth,
+            self.heads,
+            self.mlp_ratio,
+            self.causal,
+            self.dropout,
+            self.dtype,
+            self.activation,
+            self.norm_epsilon,
+            self.remat,
+            name="transformer",
+        )(tokens, valid, train=train)
         return Encoding(tokens, valid, self._pooled(tokens, valid), present, stages=stages)
 
     def _pooled(self, tokens: Float[Array, "B L D"], valid: Bool[Array, "B L"]) -> Float[Array, "B D"]:

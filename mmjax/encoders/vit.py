@@ -2,7 +2,8 @@
 
 Pooling by class token (the paper), mean, or an attention pool (Zhai et al., 2022); sin-cos positions after Beyer et
 al., 2022, 'Better plain ViT baselines for ImageNet-1k'; registers after Darcet et al., 2024, 'Vision Transformers
-Need Registers'. Takes images of any size that the patch divides.
+Need Registers'. Takes images of any size that the patch divides. `variant="B/16"` is a published size; `"clip-B/16"`
+has CLIP's details as well (Radford et al., 2021, sec. 2.4, and the released models).
 """
 
 from __future__ import annotations
@@ -15,8 +16,20 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
-from mmjax.nn.transformer import AttentionPool, Dtype, Transformer
+from mmjax.nn.transformer import SIZES, AttentionPool, Dtype, Transformer
 from mmjax.ops.masks import zero_where_not
+
+PATCHES = {"Ti": (16,), "S": (16, 32), "B": (8, 16, 32), "L": (14, 16, 32), "H": (14,), "So400m": (14, 16), "g": (14,)}
+CLIP = {
+    "pool": "class",
+    "class_position": True,
+    "pre_norm": True,
+    "patch_bias": False,
+    "activation": "quick_gelu",
+    "norm_epsilon": 1e-5,
+}
+VARIANTS = {f"{size}/{patch}": {"patch": patch, **SIZES[size]} for size, patches in PATCHES.items() for patch in patches}
+CLIP_VARIANTS = {f"clip-{size}": {**VARIANTS[size], **CLIP} for size in ("B/32", "B/16", "L/14")}
 
 
 def sincos_2d(height: int, width: int, dim: int) -> Float[np.ndarray, "N D"]:
@@ -41,6 +54,14 @@ class ViT(nn.Module):
     registers: int = 0
     dropout: float = 0.0
     dtype: Dtype = "float32"
+    class_position: bool = False  # the class token has a learned position, too (Dosovitskiy et al., eq. 1)
+    pre_norm: bool = False  # a norm before the first block
+    patch_bias: bool = True
+    activation: str = "gelu"  # of `nn/transformer.py`
+    norm_epsilon: float = 1e-6
+    remat: bool = False  # less memory for more time
+
+    variants = {**VARIANTS, **CLIP_VARIANTS}
 
     @nn.compact
     def __call__(
@@ -56,27 +77,42 @@ class ViT(nn.Module):
             raise ConfigError(
                 f"vit: pool={self.pool!r} (mean, class, attention) or positions={self.positions!r} (learned, sincos) is unknown."
             )
+        if self.class_position and (self.pool, self.positions) != ("class", "learned"):
+            raise ConfigError("vit: class_position=True needs pool='class' and positions='learned'.")
         if height % self.patch or width % self.patch:
             raise ConfigError(f"vit: patches of {self.patch} do not divide an image of {height} x {width}.")
         present = jnp.ones(rows, bool) if present is None else present
         x = zero_where_not(present, x).astype(self.dtype)
 
         x = rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch, q=self.patch)
-        x = nn.Dense(self.width, dtype=self.dtype, name="embedding")(x)
+        x = nn.Dense(self.width, use_bias=self.patch_bias, dtype=self.dtype, name="embedding")(x)
         if self.positions == "learned":
-            positions = self.param("positions", nn.initializers.normal(0.02), (1, x.shape[1], self.width), jnp.float32)
+            count = x.shape[1] + self.class_position  # the class token's is the first
+            positions = self.param("positions", nn.initializers.normal(0.02), (1, count, self.width), jnp.float32)
         else:
             positions = jnp.asarray(sincos_2d(height // self.patch, width // self.patch, self.width))[None]
-        x = nn.Dropout(self.dropout, deterministic=not train)(x + positions.astype(x.dtype))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x + positions[:, int(self.class_position) :].astype(x.dtype))
 
         extra = (self.pool == "class") + self.registers  # the class token first, then the registers
         if extra:
             learned = self.param("extra_tokens", nn.initializers.normal(0.02), (1, extra, self.width), jnp.float32)
+            if self.class_position:
+                learned = learned.at[:, 0].add(positions[:, 0])
             x = jnp.concatenate([jnp.broadcast_to(learned.astype(x.dtype), (rows, extra, self.width)), x], axis=1)
 
-        x, stages = Transformer(self.depth, self.heads, self.mlp_ratio, dropout=self.dropout, dtype=self.dtype, name="transformer")(
-            x, train=train
-        )
+        if self.pre_norm:
+            x = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm_pre")(x)
+        x, stages = Transformer(
+            self.depth,
+            self.heads,
+            self.mlp_ratio,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            activation=self.activation,
+            norm_epsilon=self.norm_epsilon,
+            remat=self.remat,
+            name="transformer",
+        )(x, train=train)
         if self.pool == "class":
             pooled = x[:, 0]
         elif self.pool == "mean":
@@ -87,6 +123,7 @@ class ViT(nn.Module):
 
     @classmethod
     def tiny(cls) -> tuple[ViT, dict[str, np.ndarray]]:
-        """A small instance with everything switched on, and a batch for it."""
+        """A small instance with almost everything switched on, and a batch for it."""
         image = np.random.default_rng(0).uniform(-1, 1, (4, 8, 12, 3)).astype(np.float32)
-        return cls(patch=4, width=16, depth=2, heads=2, pool="attention", registers=2), {"image": image}
+        more = {"registers": 2, "pre_norm": True, "activation": "quick_gelu", "remat": True}
+        return cls(patch=4, width=16, depth=2, heads=2, pool="attention", **more), {"image": image}

@@ -13,17 +13,20 @@ from mmjax.contract import Batch, Outputs
 from mmjax.nn.model import ModuleModel
 from mmjax.ops.masks import unit, zero_where_not
 
+PROJECTIONS = ("linear", "affine", "none")
+
 
 class Aligned(nn.Module):
     """Encodes every stream that the batch carries; see `Aligner`."""
 
     encoders: Mapping[str, nn.Module | str]
     width: int
+    projection: Mapping[str, str]
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
         outputs: Outputs = {}
-        towers: dict[str, tuple[nn.Module, nn.Module]] = {}
+        towers: dict[str, tuple[nn.Module, nn.Module | None]] = {}
         for stream in contract.streams(batch):
             if stream not in self.encoders:
                 continue
@@ -31,11 +34,19 @@ class Aligned(nn.Module):
             owner = shared if isinstance(shared, str) else stream
             if owner not in towers:
                 own = cast(nn.Module, self.encoders[owner])  # a name always names a stream with an encoder of its own
-                towers[owner] = (own.copy(name=owner), nn.Dense(self.width, use_bias=False, name=f"{owner}_projection"))
+                kind = self.projection[owner]
+                dense = None if kind == "none" else nn.Dense(self.width, use_bias=kind == "affine", name=f"{owner}_projection")
+                towers[owner] = (own.copy(name=owner), dense)
             encoder, projection = towers[owner]
             present = contract.present(batch, stream)
             encoding = encoder(batch[stream], batch.get(f"{stream}/valid"), present, train=train)
-            z = unit(projection(encoding.pooled.astype(jnp.float32)))
+            pooled = encoding.pooled.astype(jnp.float32)
+            if projection is None and pooled.shape[1] != self.width:
+                raise config.ConfigError(
+                    f"model.projection.{owner}='none' leaves the encoder's width of {pooled.shape[1]}: model.width should be that, "
+                    f"not {self.width}."
+                )
+            z = unit(pooled if projection is None else projection(pooled))
             outputs[f"{stream}/z"] = zero_where_not(encoding.present, z)
             outputs[f"{stream}/tokens"] = encoding.tokens
             outputs[f"{stream}/valid"] = encoding.valid
@@ -43,13 +54,21 @@ class Aligned(nn.Module):
 
 
 class Aligner(ModuleModel):
-    """Encoders and one linear projection each; outputs `<m>/z` [B, width] of unit norm, 0 where `<m>` is absent.
+    """Encoders and one projection each; outputs `<m>/z` [B, width] of unit norm, 0 where `<m>` is absent.
 
     `encoders` maps streams to encoder configs; a string names the stream whose weights are shared
     (`image_view2="image"`). A batch may carry only some of the streams: the others are left out of the outputs.
+    `projection` says by stream whether the pooled vector passes a matrix ("linear", the default: CLIP), a matrix and a
+    bias ("affine": SigLIP's texts) or nothing ("none": SigLIP's images).
     """
 
-    def __init__(self, encoders: Mapping[str, Any], width: int = 512):
+    def __init__(self, encoders: Mapping[str, Any], width: int = 512, projection: Mapping[str, str] | None = None):
+        owners = [stream for stream, node in encoders.items() if not isinstance(node, str)]
+        for stream, kind in (projection or {}).items():
+            if stream not in owners:
+                raise config.ConfigError(f"model.projection.{stream}: no such encoder.{config.nearest(stream, owners)}")
+            if kind not in PROJECTIONS:
+                raise config.ConfigError(f"model.projection.{stream}={kind!r} is unknown.{config.nearest(str(kind), PROJECTIONS)}")
         built = {}
         for stream, node in encoders.items():
             path = f"model.encoders.{stream}"
@@ -64,4 +83,4 @@ class Aligner(ModuleModel):
             else:
                 built[stream] = config.build("encoders", node, path)
         self.streams = tuple(sorted(built))
-        super().__init__(Aligned(built, width))
+        super().__init__(Aligned(built, width, {**dict.fromkeys(owners, "linear"), **(projection or {})}))

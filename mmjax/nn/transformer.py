@@ -10,9 +10,29 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-from mmjax.config import ConfigError
+from mmjax.config import ConfigError, nearest
 
 Dtype = str | jnp.dtype
+
+# Published sizes: Ti and S after Touvron et al., 2021, B to H after Dosovitskiy et al., 2021, table 1, g after Zhai et
+# al., 2022, table 2, So400m after Alabdulmohsin et al., 2023, 'Getting ViT in Shape'.
+SIZES: dict[str, dict[str, float]] = {
+    "Ti": {"width": 192, "depth": 12, "heads": 3},
+    "S": {"width": 384, "depth": 12, "heads": 6},
+    "B": {"width": 768, "depth": 12, "heads": 12},
+    "L": {"width": 1024, "depth": 24, "heads": 16},
+    "H": {"width": 1280, "depth": 32, "heads": 16},
+    "So400m": {"width": 1152, "depth": 27, "heads": 16, "mlp_ratio": 4304 / 1152},
+    "g": {"width": 1408, "depth": 40, "heads": 16, "mlp_ratio": 6144 / 1408},
+}
+
+
+def quick_gelu(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """The GELU that CLIP was trained with: Hendrycks & Gimpel, 2016, sec. 2, in its logistic form."""
+    return x * nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": partial(nn.gelu, approximate=False), "quick_gelu": quick_gelu}
 
 
 class Attention(nn.Module):
@@ -49,18 +69,21 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two dense layers with a tanh-approximated GELU between them."""
+    """Two dense layers with one of `ACTIVATIONS` between them; `gelu` is its tanh approximation."""
 
     ratio: float = 4.0
     dropout: float = 0.0
     dtype: Dtype = "float32"
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"], *, train: bool) -> Float[Array, "*B D"]:
+        if self.activation not in ACTIVATIONS:
+            raise ConfigError(f"activation={self.activation!r} is unknown.{nearest(self.activation, ACTIVATIONS)}")
         width = x.shape[-1]
         init = nn.initializers
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=init.xavier_uniform(), bias_init=init.normal(1e-6))
-        hidden = nn.gelu(dense(int(width * self.ratio), name="in")(x))
+        hidden = ACTIVATIONS[self.activation](dense(round(width * self.ratio), name="in")(x))
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
         return dense(width, name="out")(hidden)
 
@@ -73,18 +96,25 @@ class Block(nn.Module):
     causal: bool = False
     dropout: float = 0.0
     dtype: Dtype = "float32"
+    activation: str = "gelu"
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None, *, train: bool) -> Float[Array, "B N D"]:
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        y = Attention(self.heads, self.causal, self.dtype, name="attention")(nn.LayerNorm(dtype=self.dtype, name="norm_1")(x), valid=valid)
+        norm = partial(nn.LayerNorm, self.norm_epsilon, dtype=self.dtype)
+        y = Attention(self.heads, self.causal, self.dtype, name="attention")(norm(name="norm_1")(x), valid=valid)
         x = x + drop(y)
-        y = Mlp(self.mlp_ratio, self.dropout, self.dtype, name="mlp")(nn.LayerNorm(dtype=self.dtype, name="norm_2")(x), train=train)
+        y = Mlp(self.mlp_ratio, self.dropout, self.dtype, self.activation, name="mlp")(norm(name="norm_2")(x), train=train)
         return x + drop(y)
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and a final norm. Returns the tokens and, lowest first, what each block gave."""
+    """`depth` blocks and a final norm. Returns the tokens and, lowest first, what each block gave.
+
+    With `remat` a block's inside is computed again in the backward pass instead of kept: a third more arithmetic for
+    the memory of one block instead of all (Chen et al., 2016, 'Training Deep Nets with Sublinear Memory Cost').
+    """
 
     depth: int
     heads: int
@@ -92,16 +122,24 @@ class Transformer(nn.Module):
     causal: bool = False
     dropout: float = 0.0
     dtype: Dtype = "float32"
+    activation: str = "gelu"
+    norm_epsilon: float = 1e-6
+    remat: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None, *, train: bool
     ) -> tuple[Float[Array, "B N D"], tuple[Float[Array, "B N D"], ...]]:
+        def run(block, x, valid):
+            return block(x, valid, train=train)
+
+        run = nn.remat(run) if self.remat else run
+        block = partial(Block, self.heads, self.mlp_ratio, self.causal, self.dropout, self.dtype, self.activation, self.norm_epsilon)
         stages = []
         for i in range(self.depth):
-            x = Block(self.heads, self.mlp_ratio, self.causal, self.dropout, self.dtype, name=f"block_{i:02d}")(x, valid, train=train)
+            x = run(block(name=f"block_{i:02d}"), x, valid)
             stages.append(x)
-        return nn.LayerNorm(dtype=self.dtype, name="norm")(x), tuple(stages)
+        return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(x), tuple(stages)
 
 
 class AttentionPool(nn.Module):

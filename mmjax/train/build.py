@@ -84,7 +84,7 @@ class Parts(NamedTuple):
         return init_state(jax.random.key(self.config["seed"]), batch, self.model, self.objectives, self.optimizer)
 
 
-def _top(*, steps, data, model, objectives, optimizer, seed=0, mesh=None, evals=None, checkpoint=None, log=None) -> None:
+def _top(*, steps, data, model, objectives, optimizer, seed=0, init_from=None, mesh=None, evals=None, checkpoint=None, log=None) -> None:
     """The keys of a run's config."""
 
 
@@ -116,6 +116,7 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"config.seed={seed!r} should be a whole number from 0 to 2^32 - 1.")
 
+    _check_init_from(config.get("init_from", {}), workdir)
     check_call(Data, config["data"], "data", provided=("seed", "workdir"))
     data = Data(**config["data"], seed=seed, workdir=workdir)
     mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
@@ -143,6 +144,19 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     if config["log"].get("wandb") and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb needs the package wandb: pip install wandb")
     return Parts(config, data, mesh, model, objectives, optimizer, evals)
+
+
+def _check_init_from(sources: Any, workdir: Path | None) -> None:
+    """A new run needs the runs that it is to start from; one that has begun does not, and they may be gone by now."""
+    if not isinstance(sources, Mapping) or not all(isinstance(run, str) for run in sources.values()):
+        raise ConfigError(f"init_from={sources!r} should say which part of the model is of which run: dict(image='runs/pretrained').")
+    if workdir is None or any((workdir / "checkpoints").glob("step_*")):
+        return
+    for part, run in sources.items():
+        if not (Path(run) / "config.json").exists():
+            raise ConfigError(f"init_from.{part}: {run} holds no run: there is no {Path(run) / 'config.json'}.")
+        if not any((Path(run) / "checkpoints").glob("step_*")):
+            raise ConfigError(f"init_from.{part}: {run} has no checkpoint yet.")
 
 
 def _objectives(nodes: Mapping[str, Any], steps: int) -> dict[str, Weighted]:

@@ -116,7 +116,7 @@ class Checkpoints:
         wanted = {name: getattr(shapes, name) for name in ITEMS if jax.tree.leaves(getattr(shapes, name))}
         restore = self._ocp.args.StandardRestore
         try:
-            self._compare(step, wanted)
+            self._compare(step, wanted, whole=True)
             items = self._manager.restore(step, args=self._ocp.args.Composite(**{name: restore(tree) for name, tree in wanted.items()}))
         except CheckpointError:
             raise
@@ -128,16 +128,37 @@ class Checkpoints:
         at = jax.device_put(jnp.int32(step), shapes.step.sharding)
         return shapes._replace(step=at, key=key, **{name: items[name] for name in wanted})
 
-    def _compare(self, step: int, wanted: Mapping[str, Any]) -> None:
-        """Names what differs between the stored arrays and the wanted ones."""
+    def items(self, step: int) -> set[str]:
+        """Which parts of the state are stored at `step`."""
+        return set(self._manager.item_metadata(step).keys()) & set(ITEMS)
+
+    def restore_some(self, step: int, item: str, shapes: Mapping[str, Any]) -> dict[str, Any]:
+        """Those arrays of `item` ('params', 'ema', ...) that the nested dict `shapes` has, laid out as it says.
+
+        Raises:
+            CheckpointError: the step has them not, or in other shapes; they are named.
+        """
+        ocp = self._ocp
+        try:
+            self._compare(step, {item: shapes}, whole=False)
+            args = ocp.args.PyTreeRestore(shapes, ocp.checkpoint_utils.construct_restore_args(shapes), partial_restore=True)
+            return ocp.PyTreeCheckpointer().restore(self.directory / f"step_{step}" / item, args=args)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise self._unreadable(step, error) from error
+
+    def _compare(self, step: int, wanted: Mapping[str, Any], *, whole: bool) -> None:
+        """Names what differs between the stored arrays and the wanted ones; unless `whole`, there may be more of them."""
         found = self._manager.item_metadata(step)
         problems = []
         for name, tree in wanted.items():
-            if found[name] is None:  # not even what it holds can be read: restoring will say so
+            item = found[name] if name in found.keys() else {}  # noqa: SIM118 - it has keys but is no dict
+            if item is None:  # not even what it holds can be read: restoring will say so
                 continue
-            stored, expected = _shapes(getattr(found[name], "tree", found[name])), _shapes(tree)
+            stored, expected = _shapes(getattr(item, "tree", item)), _shapes(tree)
             problems += [f"missing {name}/{k}" for k in expected if k not in stored]
-            problems += [f"unexpected {name}/{k}" for k in stored if k not in expected]
+            problems += [f"unexpected {name}/{k}" for k in stored if whole and k not in expected]
             problems += [f"{name}/{k} is {stored[k]}, not {expected[k]}" for k in expected if k in stored and stored[k] != expected[k]]
         if problems:
             more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""

@@ -17,6 +17,7 @@ from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.evaluation import evaluate, final_evaluation
 from mmjax.train.logging import RunLog
 from mmjax.train.optim import paths
+from mmjax.train.pretrained import load_parts, with_parts
 from mmjax.train.run import RunFolder
 
 
@@ -77,10 +78,12 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
 
 
 def restore_or_init(parts: Parts, checkpoints: Checkpoints, shapes: Any) -> tuple[Any, int, dict[str, Any]]:
-    """The newest checkpoint's state, or a new one; the step it stands at; and what was noted with it."""
+    """The newest checkpoint's state, or a new one, with what `init_from` names; the step it stands at; and what was noted with it."""
     latest = checkpoints.latest
     if latest is None:
-        return parts.init(shapes, next(parts.data.train_batches(parts.mesh))), 0, {}
+        pretrained = load_parts(parts, shapes)
+        state = parts.init(shapes, next(parts.data.train_batches(parts.mesh)))
+        return with_parts(state, pretrained), 0, {}
     meta = checkpoints.meta(latest)
     if meta["data"] != parts.data.fingerprint:
         raise CheckpointError(
@@ -134,6 +137,7 @@ def _summary(parts: Parts, shapes: Any, start: int) -> str:
     sizes = {name: sum(leaf.size for leaf in paths(tree).values()) for name, tree in shapes.params["model"].items()}
     total = sum(sizes.values())
     mesh = ", ".join(f"{axis} {size}" for axis, size in parts.mesh.shape.items())
-    where = f"resuming at step {start:,}" if start else "from the start"
+    begin = ", ".join(["from the start", *(f"{part} from {run}" for part, run in parts.config.get("init_from", {}).items())])
+    where = f"resuming at step {start:,}" if start else begin
     counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     return f"{total:,} parameters ({counts}); {len(parts.data.source('train')):,} examples; mesh {mesh}; {where}."

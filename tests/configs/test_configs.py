@@ -11,7 +11,17 @@ from mmjax.data.examples import Spec
 from mmjax.train.build import parts_of
 from mmjax.train.loop import train
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.py"))
+CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "configs").rglob("*.py") if not p.stem.startswith("_"))
+pytestmark = pytest.mark.usefixtures("settings")
+
+
+@pytest.fixture
+def settings():
+    """Flax's own norms mix bfloat16 and float32; and what runs two steps need not be compiled to be fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def load(path, arg=""):
@@ -24,6 +34,7 @@ def load(path, arg=""):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_at_full_size_every_name_resolves_and_every_shape_fits(path):
     config = load(path)
+    parts_of(config)
     config.data.source = load(path, "smoke").data.source  # its own is not on every machine
     parts = parts_of(config)
     with jax.set_mesh(parts.mesh):

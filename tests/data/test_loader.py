@@ -287,6 +287,26 @@ def test_the_tokenizer_learns_from_what_the_model_will_read():
     assert len(upper.tokenizer.encode("DRAWING")) < len(upper.tokenizer.encode("drawing"))
 
 
+def test_the_tokenizer_can_be_trained_on_a_sample_of_the_examples(monkeypatch):
+    read = []
+    item = toy.Toy.__getitem__
+    monkeypatch.setattr(toy.Toy, "__getitem__", lambda self, i: read.append(i) or item(self, i))
+
+    def seen(sample, seed=0):
+        read.clear()
+        print_ = toy_data(tokenizer={"name": "bpe", "vocab": 300, "sample": sample}, seed=seed).tokenizer.fingerprint
+        return list(read), print_
+
+    few, fingerprint = seen(10)
+    assert len(few) == 10 and few == sorted(set(few)), "each once, in the order in which they lie"
+    assert seen(10) == (few, fingerprint) and seen(10, seed=1)[0] != few
+    assert seen(1_000) == seen(None) and len(read) == 64 and seen(None)[1] != fingerprint
+    with pytest.raises(ConfigError, match="data.tokenizer.sample=0 should be a number of examples"):
+        seen(0)
+    with pytest.raises(ConfigError, match="data.tokenizer.sampel is unknown. Did you mean 'sample'"):
+        toy_data(tokenizer={"name": "bpe", "sampel": 3})
+
+
 def test_the_fingerprint_follows_data_and_tokenizer():
     prints = [
         toy_data(**options).fingerprint

@@ -52,6 +52,19 @@ def test_pooling(pool, registers):
     assert len(e.stages) == 1 and e.stages[0].shape == e.tokens.shape
 
 
+def test_the_class_token_has_a_position_of_its_own_where_asked():
+    module = vit(pool="class", class_position=True, registers=1)
+    variables = checks.drawn(module, IMAGE, train=False)
+    params = variables["params"]
+    assert params["positions"].shape == (1, 7, 8) and params["extra_tokens"].shape == (1, 2, 8)
+    run = checks.quick(lambda params: module.apply({"params": params}, IMAGE, train=False).pooled)
+    both = params["extra_tokens"].at[:, 0].add(params["positions"][:, 0])  # only their sum matters
+    moved = {**params, "extra_tokens": both, "positions": params["positions"].at[:, 0].set(0.0)}
+    np.testing.assert_allclose(run(params), run(moved), atol=1e-6)
+    other = {**params, "positions": params["positions"].at[:, 0].multiply(2.0)}
+    assert np.abs(run(params) - run(other)).max() > 1e-3
+
+
 def test_fixed_positions_have_no_parameter_and_tell_patches_apart():
     params, e = encode(vit(positions="sincos"), jnp.ones((2, 8, 12, 3)))
     assert "positions" not in params
@@ -76,6 +89,8 @@ def test_the_patch_embedding_is_torchs_convolution():
         ({"pool": "max"}, "pool='max'"),
         ({"positions": "rotary"}, "positions='rotary'"),
         ({"heads": 3}, "does not split into 3 heads"),
+        ({"class_position": True}, "needs pool='class' and positions='learned'"),
+        ({"activation": "quickgelu"}, "Did you mean 'quick_gelu'"),
         ({"width": 6, "positions": "sincos"}, "that 4 divides, not 6"),
     ],
 )

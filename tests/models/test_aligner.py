@@ -94,6 +94,20 @@ def test_half_precision_encoders_give_float32_embeddings():
     assert outputs["image/z"].dtype == jnp.float32
 
 
+def test_a_projection_can_have_a_bias_or_be_none():
+    model = Aligner({"image": VIT, "text": TEXT}, width=8, projection={"image": "none", "text": "affine"})
+    variables = checks.drawn(model.module, BATCH, train=False)
+    assert "image_projection" not in variables["params"] and variables["params"]["text_projection"]["bias"].shape == (8,)
+    z = checks.quick(lambda v: model.apply(v, BATCH, train=False)[0]["image/z"])(variables)
+    np.testing.assert_allclose(jnp.linalg.norm(z, axis=1), [1, 1, 1, 0], atol=1e-6)
+    with pytest.raises(ConfigError, match="leaves the encoder's width of 8: model.width should be that, not 6"):
+        jax.eval_shape(Aligner({"image": VIT}, width=6, projection={"image": "none"}).init, jax.random.key(0), BATCH)
+    with pytest.raises(ConfigError, match="projection.image='afine' is unknown. Did you mean 'affine'"):
+        Aligner({"image": VIT}, projection={"image": "afine"})
+    with pytest.raises(ConfigError, match="projection.imag: no such encoder. Did you mean 'image'"):
+        Aligner({"image": VIT}, projection={"imag": "none"})
+
+
 @pytest.mark.parametrize(
     ("encoders", "message"),
     [

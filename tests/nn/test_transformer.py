@@ -9,7 +9,7 @@ import pytest
 
 import checks
 from mmjax.config import ConfigError
-from mmjax.nn.transformer import Attention, AttentionPool, Block
+from mmjax.nn.transformer import Attention, AttentionPool, Block, Transformer, quick_gelu
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "nn.npz")
 
@@ -73,6 +73,28 @@ def test_attention_over_a_context_of_another_length_and_width():
     assert got.shape == (2, 3, 8)
     assert np.isfinite(got).all()  # also for the row that sees nothing
     np.testing.assert_allclose(got[:1], module.apply(variables, x[:1], context[:1, :2]), rtol=1e-5)
+
+
+def test_quick_gelu_is_clips():
+    x = np.linspace(-4, 4, 9, dtype=np.float32)
+    np.testing.assert_allclose(quick_gelu(jnp.asarray(x)), x / (1 + np.exp(-1.702 * x)), rtol=1e-5)
+    assert np.abs(quick_gelu(jnp.asarray(x)) - jax.nn.gelu(x)).max() > 1e-2
+
+
+def test_rematerialised_blocks_have_the_same_parameters_and_gradients_with_dropout_too():
+    x, valid = jnp.asarray(GOLDEN["block/x"]), jnp.asarray(GOLDEN["block/valid"])
+    plain, remat = (Transformer(depth=1, heads=2, dropout=0.3, remat=remat) for remat in (False, True))
+    variables = checks.drawn(plain, x, valid, train=False)
+
+    def gradient(module):
+        def loss(variables):
+            return (module.apply(variables, x, valid, train=True, rngs={"dropout": jax.random.key(0)})[0] ** 2).sum()
+
+        return loss, checks.quick(jax.grad(loss))(variables)
+
+    (_, wanted), (loss, got) = gradient(plain), gradient(remat)
+    checks.assert_same(got, wanted, "With remat", 1e-5)
+    assert "remat" in str(jax.make_jaxpr(jax.grad(loss))(variables)), "it is really there"
 
 
 def test_a_width_that_the_heads_do_not_divide():
