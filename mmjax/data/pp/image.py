@@ -24,7 +24,8 @@ def decode(at_least: int | None = None) -> Op:
 
     def op(x: bytes) -> np.ndarray:
         shown = _jpeg_size(x) if at_least else None
-        return _decode(x, _reduction(min(shown), at_least)) if shown and at_least else _decode(x)
+        # Twice as many pixels: what does not divide makes the reduced picture a little too wide, which must not show.
+        return _decode(x, _reduction(min(shown), 2 * at_least)) if shown and at_least else _decode(x)
 
     return op
 
@@ -42,7 +43,7 @@ def decode_random_resized_crop(size: int, scale: Sequence[float] = (0.08, 1.0), 
     def op(x: bytes, rng: np.random.Generator | None) -> np.ndarray:
         if shown := _jpeg_size(x):
             box = _random_box(*shown, scale, ratio, rng)
-            by = _reduction(min(box.height, box.width), size)
+            by = _reduction(min(box.height, box.width), 1.5 * size)  # what JPEG's own reduction aliases is averaged then
             image = _decode(x, by)
             if image.shape[:2] == (-(-shown[0] // by), -(-shown[1] // by)):
                 return _resized(_cut(image, _Box(*(n // by for n in box))), size, size)
@@ -55,9 +56,9 @@ JPEG = b"\xff\xd8"
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
-def _reduction(side: int, size: int) -> int:
-    """By how much to reduce while decoding. The quarter more than `size` is for the resize that follows: at less it shows."""
-    return next(by for by in (8, 4, 2, 1) if by == 1 or side >= 1.25 * size * by)
+def _reduction(side: int, at_least: float) -> int:
+    """By how much to reduce a JPEG while decoding, so that of `side` pixels at least so many are left."""
+    return next(by for by in (8, 4, 2, 1) if by == 1 or side >= at_least * by)
 
 
 def _jpeg_size(x: bytes) -> tuple[int, int] | None:
@@ -104,17 +105,18 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
 
 
 def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bicubic, after what an axis that shrinks cannot keep was taken away: within 40 dB of Pillow's on photographs, much faster."""
-    fy, fx = x.shape[0] / height, x.shape[1] / width
-    if (fy, fx) == (1, 1):
+    """Bicubic and antialiased: within 38 dB (PSNR) of Pillow's on photographs, in a third of the time."""
+    if x.shape[:2] == (height, width):
         return x.copy()  # of the crop, not all that it was cut from
-    if max(fy, fx) > 3 or (fy % 1, fx % 1) == (0, 0):
-        # Each axis that shrinks by averaging first: in one call OpenCV would average only where both do.
-        small = (min(width, x.shape[1]), min(height, x.shape[0]))
-        y = cv2.resize(x, small, interpolation=cv2.INTER_AREA)
-    else:
-        y = cv2.GaussianBlur(x, (_taps(fx), _taps(fy)), sigmaX=0.35 * fx, sigmaY=0.35 * fy) if max(fy, fx) > 1 else x
-    y = y if y.shape[:2] == (height, width) else cv2.resize(y, (width, height), interpolation=cv2.INTER_CUBIC)
+    if x.shape[:2] == (2 * height, 2 * width):
+        return cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, *x.shape[2:])
+    y = x
+    if y.shape[0] > 2.5 * height or y.shape[1] > 2.5 * width:  # averaged down to the double
+        y = cv2.resize(y, (min(y.shape[1], 2 * width), min(y.shape[0], 2 * height)), interpolation=cv2.INTER_AREA)
+    fy, fx = y.shape[0] / height, y.shape[1] / width
+    if max(fy, fx) > 1:  # OpenCV's bicubic looks at four pixels, however far apart: what would alias is taken away before
+        y = cv2.GaussianBlur(y, (_taps(fx), _taps(fy)), sigmaX=0.35 * fx, sigmaY=0.35 * fy)
+    y = cv2.resize(y, (width, height), interpolation=cv2.INTER_CUBIC)
     return y.reshape(height, width, *x.shape[2:])  # OpenCV drops the axis of a single channel
 
 
