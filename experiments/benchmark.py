@@ -24,17 +24,9 @@ F = flags.FLAGS
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "configs/align_openmoji.py"
 SOURCES, SCALES = (500, 1024), ((0.9, 1.0), (0.08, 1.0))
-PACKAGES = ("jax", "flax", "numpy", "grain", "array-record", "opencv-python-headless", "pillow", "torch", "torchvision", "tensorflow")
-PHASES = (
-    "python and imports",
-    "config and data",
-    "tracing the shapes",
-    "first batch",
-    "parameters",
-    "tracing the step",
-    "compiling it",
-    "first step",
-)
+OURS = ("jax", "flax", "numpy", "grain", "array-record", "opencv-python-headless", "pillow")
+PACKAGES = (*OURS, "torch", "torchvision", "tensorflow", "tensorflow-cpu")
+PHASES = ("imports", "config and data", "shapes", "first batch", "parameters", "tracing the step", "compiling the step", "first step")
 
 
 def main(command: str) -> None:

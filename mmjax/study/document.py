@@ -23,7 +23,7 @@ def about(command: str, environments: Sequence[Mapping[str, Any]], packages: Seq
         "command": f"`{command}`",
         "commit": ", ".join(dict.fromkeys(f"{e['git_commit']}{' with changes' if e['git_changes'] else ''}" for e in environments)),
         "hardware": f"{last['cpu_cores']} cores of {last['cpu']}, {last['devices']}",
-        "versions": ", ".join(f"{k} {v}" for k, v in last["versions"].items() if k in packages),
+        "versions": ", ".join(f"{k} {v}" for k, v in last["versions"].items() if k in packages and v != "not installed"),
         **more,
     }
     return "\n".join(f"- {key}: {value}" for key, value in lines.items()) + "\n"

@@ -151,8 +151,13 @@ def test_shrunk_photographs_are_pillows(photographs, size):
 @pytest.fixture
 def reductions(monkeypatch):
     """By how much each JPEG was reduced while it was decoded."""
-    seen, decode = [], ops._decode
-    monkeypatch.setattr(ops, "_decode", lambda x, reduction=1: [seen.append(reduction), decode(x, reduction)][1])
+    seen, decoded, reduction = [], ops._decoded, {flags: by for by, flags in ops.REDUCED.items()}
+
+    def spy(x, flags):
+        seen.append(reduction[flags])
+        return decoded(x, flags)
+
+    monkeypatch.setattr(ops, "_decoded", spy)
     return seen
 
 

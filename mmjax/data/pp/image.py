@@ -37,16 +37,15 @@ def decode_random_resized_crop(size: int, scale: Sequence[float] = (0.08, 1.0), 
     2, 4 or 8 pixels of the original. What comes out is within 35 dB (PSNR) of the whole picture decoded, cropped there
     and resized with antialiasing.
     """
-
     crop = random_resized_crop(size, scale, ratio)
 
     def op(x: bytes, rng: np.random.Generator | None) -> np.ndarray:
         if shown := _jpeg_size(x):
             box = _random_box(*shown, scale, ratio, rng)
             by = _reduction(min(box.height, box.width), 1.5 * size)  # what JPEG's own reduction aliases is averaged then
-            image = _decode(x, by)
+            image = _decoded(x, REDUCED[by])
             if image.shape[:2] == (-(-shown[0] // by), -(-shown[1] // by)):
-                return _resized(_cut(image, _Box(*(n // by for n in box))), size, size)
+                return cv2.cvtColor(_resized(_cut(image, _Box(*(n // by for n in box))), size, size), cv2.COLOR_BGR2RGB)
         return crop(_decode(x), rng)  # no JPEG, or one about whose orientation Pillow and OpenCV disagree
 
     return op
@@ -75,11 +74,9 @@ def _jpeg_size(x: bytes) -> tuple[int, int] | None:
 
 def _decode(x: bytes, reduction: int = 1) -> np.ndarray:
     """RGB; a JPEG at a half, a quarter or an eighth of its size (rounded up) if asked for."""
-    data, jpeg = np.frombuffer(x, np.uint8), x[:2] == JPEG
-    # IMREAD_UNCHANGED alone keeps alpha, which JPEG has not, and it leaves out the orientation.
-    image = _decoded(data, REDUCED[reduction] if jpeg else cv2.IMREAD_UNCHANGED)
-    if jpeg:
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if x[:2] == JPEG:
+        return cv2.cvtColor(_decoded(x, REDUCED[reduction]), cv2.COLOR_BGR2RGB)
+    image = _decoded(x, cv2.IMREAD_UNCHANGED)  # it alone keeps alpha, which JPEG has not, and it leaves out the orientation
     alpha = image.ndim == 3 and image.shape[2] == 4
     turned = b"eXIf" in x or b"EXIF" in x  # the chunk's name in PNG, in WebP
     if (alpha and turned) or (image.ndim == 2 and b"tRNS" in x):  # transparent grey is beyond OpenCV, too
@@ -88,11 +85,11 @@ def _decode(x: bytes, reduction: int = 1) -> np.ndarray:
         image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
         return _on_white(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))
     as_it_is = image.dtype == np.uint8 and image.ndim == 3 and not turned
-    return cv2.cvtColor(image if as_it_is else _decoded(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image if as_it_is else _decoded(x, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def _decoded(data: np.ndarray, flags: int) -> np.ndarray:
-    image = cv2.imdecode(data, flags) if data.size else None
+def _decoded(x: bytes, flags: int) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(x, np.uint8), flags) if x else None
     if image is None:
         raise ValueError("not an image that can be decoded")
     return image
@@ -111,7 +108,7 @@ def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
     if x.shape[:2] == (2 * height, 2 * width):
         return cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, *x.shape[2:])
     y = x
-    if y.shape[0] > 2.5 * height or y.shape[1] > 2.5 * width:  # averaged down to the double
+    if y.shape[0] > 3 * height or y.shape[1] > 3 * width:  # averaged down to the double
         y = cv2.resize(y, (min(y.shape[1], 2 * width), min(y.shape[0], 2 * height)), interpolation=cv2.INTER_AREA)
     fy, fx = y.shape[0] / height, y.shape[1] / width
     if max(fy, fx) > 1:  # OpenCV's bicubic looks at four pixels, however far apart: what would alias is taken away before
