@@ -53,9 +53,10 @@ def in_turns(contestants: Mapping[str, Callable[[], int]], repeats: int, seconds
     rates: Rates = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, work in contestants.items():
-            done, begin = 0, time.perf_counter()
-            while (passed := time.perf_counter() - begin) < seconds:
+            done, passed, begin = 0, 0.0, time.perf_counter()
+            while not done or passed < seconds:
                 done += work()
+                passed = time.perf_counter() - begin
             rates[name].append(done / passed)
     return rates
 
