@@ -112,6 +112,7 @@ def _at_224(source: dict) -> dict:
     pp = dict(image="decode_random_resized_crop(224, (0.9, 1.0))|flip_lr", text="lower|tokens(16)")
     config["data"] = {**config["data"], "source": source, "pp": pp, "batch_size": 16, "cache": False, "tokenizer": {"name": "byte"}}
     config["model"]["encoders"]["image"] = dict(name="vit", patch=32, width=384, depth=12, heads=6)
+    config["optimizer"]["warmup"] = 1
     return _without_evaluation(config, 20)
 
 

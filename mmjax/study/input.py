@@ -176,7 +176,7 @@ def write_pairs(folder: Path, images: Sequence[bytes], count: int) -> dict[str, 
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
 
-    class Pairs(tfds.core.GeneratorBasedBuilder):
+    class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # several may be made
         """What tfds makes of them."""
 
         name = "benchmark_pairs"

@@ -42,6 +42,17 @@ def test_benchmark_explains_itself_and_knows_its_commands():
         assert done.returncode == 2 and f"The command should be one of input, start, not {found}." in done.stderr, done.stderr
 
 
+def test_what_the_benchmark_trains_is_valid(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    import benchmark
+
+    from mmjax.train.build import parts_of
+
+    parts_of(benchmark._at_224({"name": "openmoji"}))
+    quickstart = parts_of(benchmark._without_evaluation(benchmark._load(benchmark.QUICKSTART), 100))
+    assert not quickstart.evals and quickstart.config["data"] == benchmark._load(benchmark.QUICKSTART)["data"]
+
+
 @pytest.mark.slow
 def test_where_a_start_goes(config, tmp_path):
     """Every phase takes some time, and together they are less than the command takes."""
