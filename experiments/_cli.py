@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import absl.logging
@@ -48,17 +48,23 @@ def required(*names: str) -> None:
             raise UserError(f"There is no config {path}. In its folder: {there}.")
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs `main` after reading the flags; a UserError is one message and exit status 2, 143 where SIGTERM ended the run."""
+def run(main: Callable[..., None], commands: Sequence[str] = ()) -> None:
+    """Runs `main` after reading the flags; a UserError is one message and exit status 2, 143 where SIGTERM ended the run.
+
+    With `commands` the line has to name one of them, which `main` gets.
+    """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     absl.logging.set_verbosity(absl.logging.WARNING)  # orbax tells of every file
     cache()
 
     def guarded(arguments: list[str]) -> None:
         try:
-            if len(arguments) > 1:
-                raise UserError(f"Unexpected argument {arguments[1]!r}. See --help.")
-            main()
+            expected = arguments[1:2] if commands else []
+            if commands and (not expected or expected[0] not in commands):
+                raise UserError(f"The command should be one of {', '.join(commands)}, not {' '.join(expected) or 'nothing'}. See --help.")
+            if surplus := arguments[1 + len(expected) :]:
+                raise UserError(f"Unexpected argument {surplus[0]!r}. See --help.")
+            main(*expected)
         except UserError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             sys.exit(143 if type(error).__name__ == "Interrupted" else 2)

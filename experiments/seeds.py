@@ -6,7 +6,6 @@ Each run is that of train.py in WORKDIR/seed_<n>; finished ones are not trained 
 """
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -14,8 +13,6 @@ from pathlib import Path
 
 import _cli
 from absl import flags
-
-MARK = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
 def _finished(workdir: Path) -> bool:
@@ -26,6 +23,7 @@ def _finished(workdir: Path) -> bool:
 def main() -> None:
     _cli.required("config_file", "workdir")
     from mmjax.config import UserError
+    from mmjax.study.document import about, fill
     from mmjax.study.seeds import markdown, summary
 
     f = flags.FLAGS
@@ -41,22 +39,17 @@ def main() -> None:
                 raise UserError(f"Seed {seed} did not finish, see above. The same command goes on from there.")
         results.append(json.loads((workdir / "results.json").read_text()))
         environments.append(json.loads((workdir / "environment.json").read_text()))
-    environment = environments[-1]
-    about = {
-        "command": f"`python experiments/seeds.py {' '.join(sys.argv[1:])}`",
-        "commit": ", ".join(dict.fromkeys(f"{e['git_commit']}{' with changes' if e['git_changes'] else ''}" for e in environments)),
-        "hardware": f"{environment['cpu_cores']} cores of {environment['cpu']}, {environment['devices']}",
-        "versions": ", ".join(f"{k} {v}" for k, v in environment["versions"].items() if k in ("jax", "flax", "optax")),
-        "seconds of training per seed": ", ".join(f"{r['time/train_s']:.0f}" for r in results),
-    }
-    table = markdown(summary(results), range(f.seeds), about)
-    print(table)
+    seconds = ", ".join(f"{r['time/train_s']:.0f}" for r in results)
+    made = about(
+        f"python experiments/seeds.py {' '.join(sys.argv[1:])}",
+        environments,
+        ("jax", "flax", "optax"),
+        **{"seconds of training per seed": seconds},
+    )
+    text = f"{made}\n{markdown(summary(results), range(f.seeds))}"
+    print(text)
     if f.document:
-        document = Path(f.document)
-        text = document.read_text()
-        if not MARK.search(text):
-            raise UserError(f"{document} has no place for the table: a line '<!-- results -->' and a line '<!-- end of results -->'.")
-        document.write_text(MARK.sub(lambda m: m[1] + table + m[2], text))
+        fill(f.document, text)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.study.document import table
+
 
 def summary(results: Sequence[Mapping[str, Any]], prefix: str = "test/") -> list[dict[str, Any]]:
     """A row a metric: `name`, every seed's `values`, their `mean` and `std` (n - 1), and each baseline's mean in `baselines`.
@@ -25,16 +27,16 @@ def summary(results: Sequence[Mapping[str, Any]], prefix: str = "test/") -> list
     return rows
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], about: Mapping[str, Any]) -> str:
-    """The rows as a table, below what made them."""
+def markdown(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str:
+    """The rows as a table."""
     baselines = list(dict.fromkeys(b for row in rows for b in row["baselines"]))
     head = ["metric", "mean ± std", *(f"seed {s}" for s in seeds), *baselines, *(["× chance"] if "chance" in baselines else [])]
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    lines = []
     for row in rows:
         cells = [f"`{row['name']}`", f"**{row['mean']:.3f}** ± {row['std']:.3f}", *(f"{v:.3f}" for v in row["values"])]
         cells += [f"{row['baselines'][b]:.3f}" if b in row["baselines"] else "" for b in baselines]
         if "chance" in baselines:
             chance = row["baselines"].get("chance")
             cells.append(f"{row['mean'] / chance:.1f}" if chance else "")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*(f"- {key}: {value}" for key, value in about.items()), "", *lines, ""])
+        lines.append(cells)
+    return table(head, lines)

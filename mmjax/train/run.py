@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,10 @@ def read_config(workdir: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged ({error}).") from None
 
 
-def environment() -> dict[str, Any]:
-    """What a result depends on besides its config."""
+def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """What a result depends on besides its config: command, commit, machine, and the versions of `packages`."""
     versions = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,7 @@
 """Image operations, against Pillow and numpy."""
 
 import io
+import zlib
 
 import cv2
 import numpy as np
@@ -110,21 +111,185 @@ def test_what_is_no_image_is_a_value_error():
             ops.decode()(data)
 
 
-def area_averaged(x, height, width):
-    """The mean of what each new pixel covers, written as two matrices."""
-
-    def weights(old, new):
-        edges = np.arange(new + 1) * old / new
-        overlap = np.minimum(edges[1:, None], np.arange(1, old + 1)) - np.maximum(edges[:-1, None], np.arange(old))
-        return np.clip(overlap, 0, None) * new / old
-
-    return np.einsum("ih,jw,hwc->ijc", weights(x.shape[0], height), weights(x.shape[1], width), x)
-
-
-def test_shrinking_averages_the_area():
-    close(ops.resize(24)(PHOTO), np.rint(area_averaged(PHOTO, 24, 24)).astype(np.uint8), 1)
-    exact = PHOTO[:40, :60]
+def test_halving_averages():
+    exact = PHOTO[:40, :40]
     close(ops.resize(20)(exact), np.asarray(Image.fromarray(exact).resize((20, 20), Image.Resampling.BOX)), 1)
+
+
+def psnr(a, b):
+    assert a.shape == b.shape and a.dtype == b.dtype == np.uint8
+    return 10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9))
+
+
+def pillows(x, size):
+    """Pillow's own bicubic, which is antialiased."""
+    return np.asarray(Image.fromarray(x).resize((size, size), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    from matplotlib.cbook import get_sample_data
+    from sklearn.datasets import load_sample_images
+
+    with get_sample_data("grace_hopper.jpg") as file:
+        return [Image.fromarray(x) for x in load_sample_images().images] + [Image.open(file).convert("RGB")]
+
+
+def jpeg(photograph, side, **options):
+    """The photograph with its longer side at `side` pixels, as JPEG."""
+    factor = side / max(photograph.size)
+    return encoded(photograph.resize([round(n * factor) for n in photograph.size], Image.Resampling.LANCZOS), "JPEG", quality=90, **options)
+
+
+@pytest.mark.parametrize("size", [400, 300, 224, 160, 130, 64, 31])
+def test_shrunk_photographs_are_pillows(photographs, size):
+    for photograph in photographs:
+        x = np.asarray(photograph)
+        assert psnr(ops.resize(size)(x), pillows(x, size)) > 38
+
+
+@pytest.fixture
+def reductions(monkeypatch):
+    """By how much each JPEG was reduced while it was decoded."""
+    seen, decoded, reduction = [], ops._decoded, {flags: by for by, flags in ops.REDUCED.items()}
+
+    def spy(x, flags):
+        seen.append(reduction[flags])
+        return decoded(x, flags)
+
+    monkeypatch.setattr(ops, "_decoded", spy)
+    return seen
+
+
+@pytest.mark.parametrize(("side", "expected"), [(500, {1, 2}), (1024, {1, 2, 4}), (2048, {2, 4, 8})])
+def test_a_crop_of_a_reduced_jpeg_looks_like_that_of_the_whole(photographs, reductions, side, expected):
+    """Against Pillow: all of the picture decoded, the same crop cut out and resized with antialiasing."""
+    size = 96
+    for photograph in photographs:
+        data = jpeg(photograph, side)
+        whole = np.asarray(Image.open(io.BytesIO(data)))
+        for seed in range(10):
+            out = ops.decode_random_resized_crop(size, scale=(0.02, 1.0))(data, np.random.default_rng(seed))
+            by = reductions[-1]
+            box = ops._random_box(*whole.shape[:2], (0.02, 1.0), (3 / 4, 4 / 3), np.random.default_rng(seed))
+            top, left, height, width = (n // by * by for n in box)
+            assert psnr(out, pillows(whole[top : top + height, left : left + width], size)) > 35, (seed, by)
+    assert set(reductions) == expected
+
+
+def test_a_crop_that_needs_all_pixels_is_that_of_the_two_operations(photographs):
+    data = jpeg(photographs[0], 300)
+    for text in ("random_resized_crop(200)", "random_resized_crop(200, (0.5, 0.6), (1, 1.1))"):
+        for seed in (None, 0, 1):
+            rngs = [None if seed is None else np.random.default_rng(seed) for _ in range(2)]
+            np.testing.assert_array_equal(parse(f"decode_{text}", "image")(data, rngs[0]), parse(f"decode|{text}", "image")(data, rngs[1]))
+
+
+def test_of_what_is_no_jpeg_the_crop_is_that_of_the_two_operations():
+    for format in ("PNG", "WEBP", "GIF"):
+        data = encoded(Image.fromarray(PHOTO), format)
+        two = ops.random_resized_crop(9)(ops.decode()(data), np.random.default_rng(3))
+        np.testing.assert_array_equal(ops.decode_random_resized_crop(9)(data, np.random.default_rng(3)), two)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_turned_as_its_exif_says(photographs, reductions, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photographs[2].resize((656, 768)), "JPEG", quality=90, exif=exif)
+    whole = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    out = ops.decode_random_resized_crop(64, scale=(0.3, 0.6))(data, np.random.default_rng(1))
+    box = ops._random_box(*whole.shape[:2], (0.3, 0.6), (3 / 4, 4 / 3), np.random.default_rng(1))
+    top, left, height, width = (n // 4 * 4 for n in box)
+    assert reductions == [4] and psnr(out, pillows(whole[top : top + height, left : left + width], 64)) > 35
+    assert ops.decode(64)(data).shape == (*(-(-n // 4) for n in whole.shape[:2]), 3)
+
+
+def test_an_orientation_that_only_pillow_sees_does_no_harm(photographs):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    data = jpeg(photographs[0], 1024, xmp=xmp)
+    assert Image.open(io.BytesIO(data)).getexif()[0x0112] == 6
+    out = ops.decode_random_resized_crop(64)(data, None)
+    np.testing.assert_array_equal(out, ops.random_resized_crop(64)(ops.decode()(data), None))
+
+
+def test_decode_at_least_that_size_and_no_larger_than_it_needs(photographs):
+    for photograph in photographs:
+        for side in (200, 500, 1024):
+            data = jpeg(photograph, side)
+            x, whole = ops.decode(128)(data), ops.decode()(data)
+            assert min(x.shape[:2]) >= min(128, min(whole.shape[:2])) and min(x.shape[:2]) <= 2 * 2 * 128
+            assert psnr(ops.resize(128)(x), pillows(whole, 128)) > 35
+    np.testing.assert_array_equal(ops.decode(2)(encoded(Image.fromarray(PHOTO))), PHOTO)  # PNG has no smaller sizes
+
+
+def first_frame(data):
+    image = Image.open(io.BytesIO(data))
+    image.seek(0)
+    return on_white(image)
+
+
+FRAMES = [Image.fromarray(np.roll(PHOTO, 9 * i, axis=1)) for i in range(3)]
+CLEAR = [f.copy() for f in FRAMES]
+for _f in CLEAR:
+    _f.putalpha(Image.fromarray(PHOTO[..., 0]))
+MOVING = {
+    "GIF": encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:], duration=40),
+    "GIF, one colour transparent": encoded(
+        FRAMES[0].quantize(16), "GIF", save_all=True, append_images=[f.quantize(16) for f in FRAMES[1:]], transparency=3, disposal=2
+    ),
+    "PNG": encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
+    "PNG with alpha": encoded(CLEAR[0], "PNG", save_all=True, append_images=CLEAR[1:]),
+    "WebP": encoded(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:], lossless=True),
+    "WebP with alpha": encoded(CLEAR[0], "WEBP", save_all=True, append_images=CLEAR[1:], lossless=True, exact=True),
+}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_what_moves_is_its_first_frame(name):
+    assert Image.open(io.BytesIO(MOVING[name])).n_frames == 3
+    close(ops.decode()(MOVING[name]), first_frame(MOVING[name]), 1)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_of_other_colours_are_rgb(photographs, mode, progressive):
+    data = encoded(photographs[1].resize((320, 213)).convert(mode), "JPEG", quality=90, progressive=progressive)
+    assert Image.open(io.BytesIO(data)).mode == mode
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    close(ops.decode()(data), expected, 2)
+    crop = ops.decode_random_resized_crop(70)(
+        data, None
+    )  # of 212 pixels at a half; 1-bit pictures are noise, which no two libraries shrink alike
+    assert psnr(crop, pillows(expected[:212, 52:264], 70)) > 35
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_photograph_is_no_image_rather_than_half_grey(photographs, progressive):
+    data = jpeg(photographs[0], 500, progressive=progressive)
+    for op in (ops.decode(), ops.decode(32), lambda x: ops.decode_random_resized_crop(32)(x, np.random.default_rng(0))):
+        op(data)
+        for share in (0.01, 0.1, 0.5, 0.9, 0.99):
+            with pytest.raises(ValueError, match="not an image"):
+                op(data[: int(len(data) * share)])
+
+
+def without_pixels():
+    png = bytearray(encoded(Image.fromarray(PHOTO)))
+    png[16:20] = bytes(4)
+    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
+    gif = bytearray(encoded(Image.fromarray(PHOTO), "GIF"))
+    gif[6:10] = bytes(4)
+    photo = encoded(Image.fromarray(PHOTO), "JPEG")
+    size = photo.index(b"\xff\xc0") + 5
+    return {"nothing": b"", "PNG": bytes(png), "GIF": bytes(gif), "JPEG": photo[:size] + bytes(4) + photo[size + 4 :]}
+
+
+@pytest.mark.parametrize(("name", "data"), without_pixels().items())
+def test_a_picture_without_pixels_is_no_image(name, data):
+    for op in (ops.decode(), ops.decode(32), lambda x: ops.decode_random_resized_crop(32)(x, None)):
+        with pytest.raises(ValueError, match="not an image"):
+            op(data)
 
 
 def test_an_axis_that_shrinks_is_averaged_even_where_the_other_grows():

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,42 @@ def script(name, *arguments, timeout=240):
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XLA_FLAGS": ""}
     command = [sys.executable, str(ROOT / "experiments" / name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=ROOT)
+
+
+def test_benchmark_explains_itself_and_knows_its_commands():
+    done = script("benchmark.py", "--help")
+    assert "benchmark.py input [--part" in done.stdout and "benchmark.py start" in done.stdout and "--document" in done.stdout
+    for arguments, found in ((["--part", "read"], "nothing"), (["inputs"], "inputs")):
+        done = script("benchmark.py", *arguments)
+        assert done.returncode == 2 and f"The command should be one of input, start, not {found}." in done.stderr, done.stderr
+
+
+def test_what_the_benchmark_trains_is_valid(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    import benchmark
+
+    from mmjax.train.build import parts_of
+
+    parts_of(benchmark._at_224({"name": "openmoji"}))
+    quickstart = parts_of(benchmark._without_evaluation(benchmark._load(benchmark.QUICKSTART), 100))
+    assert not quickstart.evals and quickstart.config["data"] == benchmark._load(benchmark.QUICKSTART)["data"]
+
+
+@pytest.mark.slow
+def test_where_a_start_goes(config, tmp_path):
+    """Every phase takes some time, and together they are less than the command takes."""
+    document = tmp_path / "start.md"
+    document.write_text("<!-- start -->\n<!-- end of start -->\n")
+    begin = time.perf_counter()
+    done = script("benchmark.py", "start", "--config_file", config, "--repeats", 1, "--document", document)
+    passed = time.perf_counter() - begin
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in document.read_text().splitlines() if line.startswith("| ")][1:]
+    seconds = {name: [float(cell.split()[0]) for cell in cells] for name, *cells in rows}
+    total = seconds.pop("**all**")
+    for i in (0, 1):
+        assert total[i] == pytest.approx(sum(values[i] for values in seconds.values()), abs=0.1)
+    assert seconds["imports"][0] > 0.2 and sum(total) < passed
 
 
 @pytest.mark.parametrize("name", ["train.py", "evaluate.py", "seeds.py"])

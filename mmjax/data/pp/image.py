@@ -4,41 +4,92 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 cv2.setNumThreads(0)  # the loader's own threads already use every core
 cv2.utils.logging.setLogLevel(0)  # an unreadable file is reported by its item
 Op: TypeAlias = Callable[..., Any]
 
 
-def decode() -> Op:
-    """Encoded bytes (PNG, JPEG, WebP, ...) to RGB; EXIF orientation honoured, transparency laid on white."""
+def decode(at_least: int | None = None) -> Op:
+    """Encoded bytes (PNG, JPEG, WebP, GIF, ...) to RGB; EXIF orientation honoured, transparency laid on white, frames after the first left.
+
+    With `at_least`, a JPEG whose shorter side is far above that many pixels is decoded at a half, a quarter or an eighth
+    of its size, which is faster: for a `resize` or `resize_small` of the whole picture to that size, which looks the same.
+    """
 
     def op(x: bytes) -> np.ndarray:
-        data, jpeg = np.frombuffer(x, np.uint8), x[:2] == b"\xff\xd8"
-        # IMREAD_UNCHANGED alone keeps alpha, which JPEG has not, and it leaves out the orientation.
-        image = _decoded(data, cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED)
-        if jpeg:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        alpha = image.ndim == 3 and image.shape[2] == 4
-        turned = b"eXIf" in x or b"EXIF" in x  # the chunk's name in PNG, in WebP
-        if (alpha and turned) or (image.ndim == 2 and b"tRNS" in x):  # transparent grey is beyond OpenCV, too
-            return _on_white(np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(x))).convert("RGBA")))
-        if alpha:
-            image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
-            return _on_white(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))
-        as_it_is = image.dtype == np.uint8 and image.ndim == 3 and not turned
-        return cv2.cvtColor(image if as_it_is else _decoded(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        shown = _jpeg_size(x) if at_least else None
+        # Twice as many pixels: what does not divide makes the reduced picture a little too wide, which must not show.
+        return _decode(x, _reduction(min(shown), 2 * at_least)) if shown and at_least else _decode(x)
 
     return op
 
 
-def _decoded(data: np.ndarray, flags: int) -> np.ndarray:
-    image = cv2.imdecode(data, flags) if data.size else None
+def decode_random_resized_crop(size: int, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)) -> Op:
+    """`decode|random_resized_crop(size, scale, ratio)` with the same draws, faster: a JPEG is decoded no larger than its crop needs.
+
+    A crop that is far larger than `size` is decoded at a half, a quarter or an eighth; its edges then lie on multiples of
+    2, 4 or 8 pixels of the original. What comes out is within 35 dB (PSNR) of the whole picture decoded, cropped there
+    and resized with antialiasing.
+    """
+    crop = random_resized_crop(size, scale, ratio)
+
+    def op(x: bytes, rng: np.random.Generator | None) -> np.ndarray:
+        if shown := _jpeg_size(x):
+            box = _random_box(*shown, scale, ratio, rng)
+            by = _reduction(min(box.height, box.width), 1.5 * size)  # what JPEG's own reduction aliases is averaged then
+            image = _decoded(x, REDUCED[by])
+            if image.shape[:2] == (-(-shown[0] // by), -(-shown[1] // by)):
+                return cv2.cvtColor(_resized(_cut(image, _Box(*(n // by for n in box))), size, size), cv2.COLOR_BGR2RGB)
+        return crop(_decode(x), rng)  # no JPEG, or one about whose orientation Pillow and OpenCV disagree
+
+    return op
+
+
+JPEG = b"\xff\xd8"
+REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+
+
+def _reduction(side: int, at_least: float) -> int:
+    """By how much to reduce a JPEG while decoding, so that of `side` pixels at least so many are left."""
+    return next(by for by in (8, 4, 2, 1) if by == 1 or side >= at_least * by)
+
+
+def _jpeg_size(x: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG as it is shown, read from its header; None for what is no JPEG or has a strange header."""
+    if x[:2] != JPEG:
+        return None
+    try:
+        image = Image.open(io.BytesIO(x), formats=("JPEG",))
+        sideways = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception:  # Pillow raises anything; whether it can be decoded is the decoder's to say
+        return None
+    return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def _decode(x: bytes, reduction: int = 1) -> np.ndarray:
+    """RGB; a JPEG at a half, a quarter or an eighth of its size (rounded up) if asked for."""
+    if x[:2] == JPEG:
+        return cv2.cvtColor(_decoded(x, REDUCED[reduction]), cv2.COLOR_BGR2RGB)
+    image = _decoded(x, cv2.IMREAD_UNCHANGED)  # it alone keeps alpha, which JPEG has not, and it leaves out the orientation
+    alpha = image.ndim == 3 and image.shape[2] == 4
+    turned = b"eXIf" in x or b"EXIF" in x  # the chunk's name in PNG, in WebP
+    if (alpha and turned) or (image.ndim == 2 and b"tRNS" in x):  # transparent grey is beyond OpenCV, too
+        return _on_white(np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(x))).convert("RGBA")))
+    if alpha:
+        image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+        return _on_white(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))
+    as_it_is = image.dtype == np.uint8 and image.ndim == 3 and not turned
+    return cv2.cvtColor(image if as_it_is else _decoded(x, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _decoded(x: bytes, flags: int) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(x, np.uint8), flags) if x else None
     if image is None:
         raise ValueError("not an image that can be decoded")
     return image
@@ -51,15 +102,28 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
 
 
 def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Each axis that shrinks by averaging first: in one call OpenCV would average only where both do."""
-    h, w = min(height, x.shape[0]), min(width, x.shape[1])
-    y = x if x.shape[:2] == (h, w) else cv2.resize(x, (w, h), interpolation=cv2.INTER_AREA)
-    y = y if (h, w) == (height, width) else cv2.resize(y, (width, height), interpolation=cv2.INTER_CUBIC)
+    """Bicubic and antialiased: within 38 dB (PSNR) of Pillow's on photographs, in a third of the time."""
+    if x.shape[:2] == (height, width):
+        return x.copy()  # of the crop, not all that it was cut from
+    if x.shape[:2] == (2 * height, 2 * width):
+        return cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, *x.shape[2:])
+    y = x
+    if y.shape[0] > 3 * height or y.shape[1] > 3 * width:  # averaged down to the double
+        y = cv2.resize(y, (min(y.shape[1], 2 * width), min(y.shape[0], 2 * height)), interpolation=cv2.INTER_AREA)
+    fy, fx = y.shape[0] / height, y.shape[1] / width
+    if max(fy, fx) > 1:  # OpenCV's bicubic looks at four pixels, however far apart: what would alias is taken away before
+        y = cv2.GaussianBlur(y, (_taps(fx), _taps(fy)), sigmaX=0.35 * fx, sigmaY=0.35 * fy)
+    y = cv2.resize(y, (width, height), interpolation=cv2.INTER_CUBIC)
     return y.reshape(height, width, *x.shape[2:])  # OpenCV drops the axis of a single channel
 
 
+def _taps(factor: float) -> int:
+    """The width of the Gaussian for an axis that shrinks by `factor`."""
+    return 1 if factor <= 1 else 3 if factor <= 2 else 5
+
+
 def resize(size: int) -> Op:
-    """To `size` x `size`, whatever the aspect ratio; area averaging where it shrinks, bicubic where it grows."""
+    """To `size` x `size`, whatever the aspect ratio; bicubic, antialiased."""
     return lambda x: _resized(x, size, size)
 
 
@@ -98,23 +162,32 @@ def random_crop(size: int) -> Op:
 
 def random_resized_crop(size: int, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)) -> Op:
     """A crop of random area and aspect ratio, resized (Szegedy et al., 2015, sec. 6); the central square in evaluation."""
-    (smallest, largest), (narrowest, widest) = scale, np.log(ratio)
+    return lambda x, rng: _resized(_cut(x, _random_box(x.shape[0], x.shape[1], scale, ratio, rng)), size, size)
 
-    def op(x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-        height, width = x.shape[:2]
-        for _ in range(10):
-            if rng is None:
-                break
-            area = height * width * rng.uniform(smallest, largest)
-            aspect = np.exp(rng.uniform(narrowest, widest))
-            w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
-            if 0 < w <= width and 0 < h <= height:
-                top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-                return _resized(_crop(x, top, left, h, w), size, size)
-        side = min(height, width)
-        return _resized(_crop(x, (height - side) // 2, (width - side) // 2, side, side), size, size)
 
-    return op
+class _Box(NamedTuple):
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def _cut(x: np.ndarray, box: _Box) -> np.ndarray:
+    return x[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def _random_box(height: int, width: int, scale: Sequence[float], ratio: Sequence[float], rng: np.random.Generator | None) -> _Box:
+    """Where a crop of random share of the area and aspect ratio lies; the central square with `rng=None`, or if none fits."""
+    for _ in range(10):
+        if rng is None:
+            break
+        area = height * width * rng.uniform(scale[0], scale[1])
+        aspect = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return _Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
+    side = min(height, width)
+    return _Box((height - side) // 2, (width - side) // 2, side, side)
 
 
 def flip_lr(probability: float = 0.5) -> Op:

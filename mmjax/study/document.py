@@ -1,0 +1,46 @@
+"""Tables in Markdown, and where they stand in a document: between two marks, `<!-- results -->` and `<!-- end of results -->`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmjax.config import UserError
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; columns after the first are numbers, at the right."""
+    lines = ["| " + " | ".join(map(str, line)) + " |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|---" + "|--:" * (len(head) - 1) + "|", *lines[1:], ""])
+
+
+def about(command: str, environments: Sequence[Mapping[str, Any]], packages: Sequence[str], **more: Any) -> str:
+    """A list of what made some figures: the command, and what the environments of the runs say of commit, machine and versions."""
+    last = environments[-1]
+    lines = {
+        "command": f"`{command}`",
+        "commit": ", ".join(dict.fromkeys(f"{e['git_commit']}{' with changes' if e['git_changes'] else ''}" for e in environments)),
+        "hardware": f"{last['cpu_cores']} cores of {last['cpu']}, {last['devices']}",
+        "versions": ", ".join(f"{k} {v}" for k, v in last["versions"].items() if k in packages and v != "not installed"),
+        **more,
+    }
+    return "\n".join(f"- {key}: {value}" for key, value in lines.items()) + "\n"
+
+
+def fill(document: str | Path, text: str, name: str = "results") -> None:
+    """Puts `text` between the two marks of a name; what stood there goes.
+
+    Raises:
+        UserError: the document is not there, or has no such marks.
+    """
+    path, begin, end = Path(document), f"<!-- {name} -->", f"<!-- end of {name} -->"
+    try:
+        old = path.read_text()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    mark = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
+    if not mark.search(old):
+        raise UserError(f"{path} has no place for the table: a line '{begin}' and a line '{end}'.")
+    path.write_text(mark.sub(lambda m: m[1] + text + m[2], old))
