@@ -1,0 +1,82 @@
+"""Which pictures look the same, and which items share a value: within a split and between splits."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Int, UInt8, UInt64
+
+# Measured on 1,916 OpenMoji drawings and 49 crops of photographs: recompression (JPEG quality 50), halving the size, 10 %
+# more brightness and a crop of 1.5 % a side stay below DIFFERENCE; a blue ensign with another coat of arms does not.
+DIFFERENCE = 0.2  # the largest, of 1, between two thumbnails in any cell and colour
+SIDE = 16  # cells of a thumbnail
+BANDS = 8  # of 8 bits each: of hashes that differ in fewer bits than there are bands, one band at least is equal
+WINDOW = 1_024  # neighbours that a hash is compared with, where more share a band with it
+
+
+class Look(NamedTuple):
+    """What two pictures are compared by: the hash finds candidates, the thumbnail decides."""
+
+    hash: np.uint64
+    thumbnail: UInt8[np.ndarray, "16 16 3"]
+
+
+def look(image: UInt8[np.ndarray, "H W C"]) -> Look:
+    """The DCT hash of a picture (Zauner, 2010, 'Implementation and Benchmarking of Perceptual Image Hash Functions',
+    sec. 3.2: which of the 8 x 8 lowest frequencies are above their median) and a thumbnail in colour.
+    """
+    rgb = image if image.shape[2] == 3 else np.repeat(image[..., :1], 3, axis=2)
+    grey = cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = np.rint(cv2.dct(grey)[:8, :8].ravel() / 8)  # in steps of half a grey level, so that noise on one colour has no hash
+    bits = np.packbits(low > np.median(low[1:]))
+    return Look(bits.view(np.uint64)[0], np.asarray(cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)))
+
+
+def alike(hashes: UInt64[np.ndarray, " N"], thumbnails: UInt8[np.ndarray, "N 16 16 3"]) -> Int[np.ndarray, " N"]:
+    """A label for every picture; equal ones look alike, or are joined by a chain of pictures that do.
+
+    Candidates share a band of their hash (as in Manku et al., 2007, 'Detecting Near-Duplicates for Web Crawling', sec. 3):
+    they are sorted by each band in turn and compared with their next neighbours, up to WINDOW of them.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(hashes):
+        return np.zeros(0, np.int32)
+    flat = np.ascontiguousarray(thumbnails).reshape(len(hashes), -1)
+    _, first, same = np.unique(flat.view(f"V{flat.shape[1]}").ravel(), return_index=True, return_inverse=True)
+    pairs = _pairs(hashes[first], flat[first])
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(first), len(first)))
+    return connected_components(graph, directed=False)[1][same]
+
+
+def _pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
+    """[P, 2]: pictures whose hashes are near and whose thumbnails agree."""
+    found, width = [np.zeros((0, 2), np.intp)], 64 // BANDS
+    for shift in range(0, 64, width):
+        turned = (hashes << np.uint64(shift)) | (hashes >> np.uint64((64 - shift) % 64))  # the band in front
+        order = np.argsort(turned)
+        turned = turned[order]
+        band, rows = turned >> np.uint64(64 - width), np.arange(len(order))
+        for step in range(1, WINDOW + 1):
+            rows = rows[: np.searchsorted(rows, len(order) - step)]
+            rows = rows[band[rows] == band[rows + step]]
+            if not len(rows):
+                break
+            near = rows[np.bitwise_count(turned[rows] ^ turned[rows + step]) < BANDS]
+            a, b = order[near], order[near + step]
+            difference = np.abs(thumbnails[a].astype(np.int16) - thumbnails[b]).max(axis=1, initial=0)
+            agree = difference <= DIFFERENCE * 255
+            found.append(np.stack([a[agree], b[agree]], axis=1))
+    return np.concatenate(found)
+
+
+def shared(values: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
+    """Of (value, item) the items of every value that several have, in order, as the values first appear."""
+    groups: dict[Hashable, dict[int, None]] = {}
+    for value, item in values:
+        groups.setdefault(value, {})[item] = None
+    return [list(items) for items in groups.values() if len(items) > 1]
