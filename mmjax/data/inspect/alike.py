@@ -1,8 +1,7 @@
-"""Which pictures look the same, and which items share a value: within a split and between splits."""
+"""Which pictures look the same, though their bytes differ."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 import cv2
@@ -72,11 +71,3 @@ def _pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
             agree = difference <= DIFFERENCE * 255
             found.append(np.stack([a[agree], b[agree]], axis=1))
     return np.concatenate(found)
-
-
-def shared(values: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
-    """Of (value, item) the items of every value that several have, in order, as the values first appear."""
-    groups: dict[Hashable, dict[int, None]] = {}
-    for value, item in values:
-        groups.setdefault(value, {})[item] = None
-    return [list(items) for items in groups.values() if len(items) > 1]
