@@ -26,9 +26,8 @@ def as_item(value: Any, caption: str = "", *, side: int | None = None, **marks: 
     if picture is None:
         array = value.value if isinstance(value, Padded) else np.asarray(value)
         return Item("text", f"{array.dtype} {list(array.shape)}", caption, **marks)
-    if side and max(picture.shape[:2]) > side:
-        scale = side / max(picture.shape[:2])
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).reshape(
-            -1, round(picture.shape[1] * scale), picture.shape[2]
-        )
+    height, width, channels = picture.shape
+    if side and max(height, width) > side:
+        width, height = (max(1, length * side // max(height, width)) for length in (width, height))
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, channels)
     return Item("image", cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes(), caption, **marks)

@@ -139,8 +139,11 @@ class Counts:
         starts = list(range(3, top + 1, width))
         labels = [str(a) if width == 1 else f"{a}–{a + width - 1}" for a in starts[:-1]] + [f"{starts[-1]} and more"]
         edges = [*starts, math.inf]
-        series = {split: (100 * np.histogram(x, edges)[0] / max(1, len(x))).round(1).tolist() for split, x in lengths.items()}
-        note = f"Percent of the texts of a split that have so many tokens, with begin and end; tokens({limit}) cuts those above {limit}."
+        shares = {split: 1_000 * np.histogram(x, edges)[0] / max(1, len(x)) for split, x in lengths.items()}
+        series = {split: np.where(share > 0, share.round(), np.nan).tolist() for split, share in shares.items()}
+        note = (
+            f"Of 1,000 texts of a split, how many have so many tokens, begin and end among them; tokens({limit}) cuts those above {limit}."
+        )
         return Bars(labels, series, note)
 
     def _words(self, stream: str, most: int = 30) -> Table:

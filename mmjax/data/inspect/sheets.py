@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -36,21 +37,31 @@ def _title(item: Seen) -> str:
 
 
 def _views(tokenizer: Tokenizer, evaluated: Examples, drawn: Examples | None, row: int, draws: int) -> list[Item]:
+    """Every view of a stream, draws that give the same text as one."""
     views = [("evaluation", evaluated, 0), *((f"draw {epoch + 1}", drawn, epoch) for epoch in range(draws if drawn else 0))]
-    items = []
+    items: list[Item] = []
     for stream, pipeline in evaluated.pipelines.items():
+        seen: dict[Any, int] = {}
         for name, source, epoch in views if True in pipeline.draws else [("every time", evaluated, 0)]:
-            try:
-                shown, given = (source.read(row, epoch, shown=shown)[stream] for shown in (True, False))
-            except Unreadable as error:  # a draw can be, of an item that otherwise is not
-                items.append(Item("text", f"unreadable: {error}", f"{stream}, {name}"))
-                continue
-            pieces = None
-            if isinstance(given, Padded) and "tokens" in pipeline.names:
-                ids = given.value[given.valid].tolist()
-                pieces = list(zip(ids, tokenizer.pieces(ids), strict=True))
-            items.append(as_item("absent" if shown is None else shown, f"{stream}, {name}", side=PICTURE, pieces=pieces))
+            item = _view(tokenizer, source, stream, row, epoch, f"{stream}, {name}")
+            first = seen.setdefault(item.content, len(items))
+            if item.kind == "text" and first < len(items):
+                items[first] = items[first]._replace(caption=f"{items[first].caption}, {name}")
+            else:
+                items.append(item)
     return items
+
+
+def _view(tokenizer: Tokenizer, source: Examples, stream: str, row: int, epoch: int, caption: str) -> Item:
+    try:
+        shown, given = (source.read(row, epoch, shown=shown)[stream] for shown in (True, False))
+    except Unreadable as error:  # a draw can be, of an item that otherwise is not
+        return Item("text", f"unreadable: {error}", caption)
+    pieces = None
+    if isinstance(given, Padded) and "tokens" in source.pipelines[stream].names:
+        ids = given.value[given.valid].tolist()
+        pieces = list(zip(ids, tokenizer.pieces(ids), strict=True))
+    return as_item("absent" if shown is None else shown, caption, side=PICTURE, pieces=pieces)
 
 
 def _group_sheet(opened: Mapping[str, Examples], read: list[Seen], stream: str | None, groups: list[list[int]]) -> Sheet:
@@ -58,10 +69,13 @@ def _group_sheet(opened: Mapping[str, Examples], read: list[Seen], stream: str |
     titles, rows = [], []
     for group in groups[:GROUPS]:
         texts = set.intersection(*(set(read[i].texts.get(stream or "", [])) for i in group))
-        more = f", and {len(group) - MEMBERS} more" if len(group) > MEMBERS else ""
-        titles.append(" ".join(f"“{text}”" for text in sorted(texts)[:1]) or f"{len(group)} items" + more)
-        rows.append([_member(opened, read[i]) for i in group[:MEMBERS]])
-    return Sheet(titles, rows, f"The first {GROUPS} of {len(groups):,} groups." if len(groups) > GROUPS else f"{len(groups):,} groups.")
+        more = f", {MEMBERS} of them here" if len(group) > MEMBERS else ""
+        titles.append(" ".join(f"“{text}”" for text in sorted(texts)[:1]) + f" {len(group)} items{more}")
+        one_of_each_split = {read[i].split: i for i in reversed(group)}.values()
+        picked = dict.fromkeys([*one_of_each_split, *group])
+        rows.append([_member(opened, read[i]) for i in sorted(list(picked)[:MEMBERS])])
+    said = f"{len(groups):,} group{'s' * (len(groups) > 1)}"
+    return Sheet(titles, rows, f"The first {GROUPS} of {said}." if len(groups) > GROUPS else f"{said}.")
 
 
 def _member(opened: Mapping[str, Examples], item: Seen) -> Item:
@@ -70,7 +84,7 @@ def _member(opened: Mapping[str, Examples], item: Seen) -> Item:
     where = f"{item.split} {item.index}" + (f", key {item.key}" if "key" in item.fields else "")
     picture = next((value for stream, value in shown.items() if stream in item.looks), None)
     if picture is None:
-        return as_item(words or next(iter(shown.values())), where)
+        return as_item(words or next(iter(shown.values()), "nothing"), where)
     return as_item(picture, f"{where}: {words}" if words else where, side=PICTURE)
 
 
