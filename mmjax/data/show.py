@@ -19,13 +19,13 @@ def as_picture(value: Any) -> np.ndarray | None:
 
 
 def as_item(value: Any, caption: str = "", *, side: int | None = None, **marks: Any) -> Item:
-    """A text, a picture (no longer than `side`) or, of anything else, type and shape, as an item of a report."""
+    """A text, a picture (no longer than `side`) or, of anything else, its value or type and shape, as an item of a report."""
     if isinstance(value, str):
         return Item("text", value, caption, **marks)
     picture = as_picture(value)
     if picture is None:
         array = value.value if isinstance(value, Padded) else np.asarray(value)
-        return Item("text", f"{array.dtype} {list(array.shape)}", caption, **marks)
+        return Item("text", str(array) if array.ndim == 0 else f"{array.dtype} {list(array.shape)}", caption, **marks)
     height, width, channels = picture.shape
     if side and max(height, width) > side:
         width, height = (max(1, length * side // max(height, width)) for length in (width, height))

@@ -60,7 +60,7 @@ def data_of(config: Any) -> Data:
 def splits_of(config: Any) -> list[str]:
     """The splits that a run with this config reads: train, and those of its evaluators."""
     evals = configs.plain(config).get("evals") or {}
-    nodes = [node for node in evals.values() if isinstance(node, Mapping)]
+    nodes = [node for node in evals.values() if isinstance(node, Mapping) and not node.get("data")]  # or it has data of its own
     named = [node.get(which, default) for which, default in (("split", "validation"), ("final", "test")) for node in nodes]
     return list(dict.fromkeys(["train", *filter(None, named)]))
 

@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 from jaxtyping import Int, UInt8, UInt64
 
-# The largest difference, of 1, between two thumbnails in any cell and colour. With it 98 to 100 % of the copies that were
-# recompressed (JPEG quality 50), halved or made 10 % brighter are found, of 240 OpenMoji drawings and 48 cuttings from
-# photographs; of those cropped by 1.5 % a side 97 % of the drawings and 58 % of the photographs. A neutral face and one with
-# crosses for eyes are 0.17 apart.
+# The largest difference, of 1, between two thumbnails in any cell and colour. It is met by all copies that were recompressed
+# (JPEG quality 50), halved or made 10 % brighter, of 240 OpenMoji drawings and 48 cuttings from photographs; of those cropped
+# by 1.5 % a side by 99 % of the drawings and 58 % of the photographs. A neutral face and one with crosses for eyes, the
+# nearest drawings of different concepts in different splits, are 0.17 apart.
 DIFFERENCE = 0.16
 SIDE = 16  # cells of a thumbnail
+NEAR = 12  # bits in which the hashes of candidates differ at most
 BANDS = 8  # of 8 bits each: of hashes that differ in fewer bits than there are bands, one band at least is equal
 WINDOW = 1_024  # neighbours that a hash is compared with, where more share a band with it
 
@@ -67,7 +68,7 @@ def _pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
             rows = rows[band[rows] == band[rows + step]]
             if not len(rows):
                 break
-            near = rows[np.bitwise_count(turned[rows] ^ turned[rows + step]) < BANDS]
+            near = rows[np.bitwise_count(turned[rows] ^ turned[rows + step]) <= NEAR]
             a, b = order[near], order[near + step]
             difference = np.abs(thumbnails[a].astype(np.int16) - thumbnails[b]).max(axis=1, initial=0)
             agree = difference <= DIFFERENCE * 255

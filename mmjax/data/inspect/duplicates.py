@@ -30,7 +30,7 @@ def shared(values: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
 
 
 def twice(read: list[Seen], pp: Mapping[str, str]) -> dict[str, Found]:
-    """What is twice, by check."""
+    """What is twice, by check. Keys that only number the items of a split say nothing about other splits."""
     found = {}
     for stream in pp:
         digests = {i: item.digests[stream] for i, item in enumerate(read) if stream in item.digests}
@@ -46,8 +46,10 @@ def twice(read: list[Seen], pp: Mapping[str, str]) -> dict[str, Found]:
         if any(stream in item.texts for item in read):
             texts = ((text, i) for i, item in enumerate(read) for text in item.texts.get(stream, []))
             found[f"equal {stream}"] = Found(f"a {stream}", stream, shared(texts))
-    if any("key" in item.fields for item in read):
-        found["equal key"] = Found("the key", None, shared((item.key, i) for i, item in enumerate(read) if "key" in item.fields))
+    numbered = {item.split for item in read} - {item.split for item in read if item.fields.get("key") != item.index}
+    keyed = [i for i, item in enumerate(read) if "key" in item.fields and item.split not in numbered]
+    if keyed:
+        found["equal key"] = Found("the key", None, shared((read[i].key, i) for i in keyed))
     return found
 
 

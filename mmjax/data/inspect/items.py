@@ -71,14 +71,15 @@ class Reader(NamedTuple):
         try:
             example = self.source[index]
             taken = {*self.pipelines, *map(kind, self.pipelines)}
-            seen.fields = {name: _plain(v) for name, v in example.items() if name not in taken and _is_plain(v)}
+            beside = ((name, example[name]) for name in example if name not in taken)  # a source may read what it is asked for only
+            seen.fields = {name: _plain(value) for name, value in beside if _is_plain(value)}
             for stream, pipeline in self.pipelines.items():
                 value = examples.field(example, stream)
                 shown = None if value is None else pipeline(value, None, stop=pipeline.readable)
                 if shown is None or pipeline(shown, None, start=pipeline.readable) is None:
                     continue
                 seen.streams.add(stream)
-                another_view = stream not in example and stream != kind(stream) and kind(stream) in self.pipelines
+                another_view = stream != kind(stream) and kind(stream) in self.pipelines and stream not in example
                 if not another_view:
                     self._look_into(seen, stream, value, shown)
         except UserError:
