@@ -61,7 +61,7 @@ class Photos:
             "train": {
                 9: {"image": png(picture(8))},  # as item 8, which has another key
                 11: {"image": png(picture(10)), "key": 5_010},  # as item 10, and known to be
-                20: {"image": b"no image"},
+                20: {"image": b"no image", "id": "twenty.png"},
                 21: {"text": {"en": ["fine at first", "  "]}},  # a draw of the second would fail
                 22: {"text": None},
                 23: {"text": {"en": "word " * 50}},
@@ -147,7 +147,7 @@ def test_doubles_under_another_key_are_negatives_of_each_other(found):
 def test_what_is_unreadable_or_absent(found):
     said = verdicts(found)
     assert said["readable: train"][1].startswith(
-        "2 of 40 items are unreadable: item 20: image: ValueError: not an image that can be decoded;"
+        "2 of 40 items are unreadable: item 20: twenty.png: image: ValueError: not an image that can be decoded;"
     )
     assert "more than data.max_unreadable=0.01: training would stop" in said["readable: train"][1]
     assert said["readable: test"][0] is False and "stop" not in said["readable: test"][1], "one is never too many"

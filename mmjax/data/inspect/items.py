@@ -85,7 +85,8 @@ class Reader(NamedTuple):
         except UserError:
             raise
         except Exception as error:
-            seen.problem = f"{stream}: " * bool(stream) + f"{type(error).__name__}: {error}".removesuffix(": ")
+            where = [str(name) for name in (seen.fields.get("id", ""), stream) if name != ""]
+            seen.problem = ": ".join([*where, f"{type(error).__name__}: {error}".removesuffix(": ")])
         return seen
 
     def _look_into(self, seen: Seen, stream: str, value: Any, shown: Any) -> None:
