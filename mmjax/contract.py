@@ -137,6 +137,7 @@ class Item(NamedTuple):
     caption: str = ""
     correct: bool | None = None
     score: float | None = None
+    pieces: list[tuple[int, str]] | None = None  # of a text its tokens: id, and what it stands for
 
 
 class Gallery(NamedTuple):
@@ -144,6 +145,14 @@ class Gallery(NamedTuple):
 
     queries: list[Item]
     results: list[list[Item]]
+
+
+class Sheet(NamedTuple):
+    """Rows of items side by side: the draws of one example, or the members of one group."""
+
+    titles: list[str]
+    rows: list[list[Item]]
+    note: str = ""
 
 
 class Bars(NamedTuple):
@@ -171,8 +180,8 @@ class Table(NamedTuple):
     note: str = ""
 
 
-Artifact = Gallery | Bars | Matrix | Table
-_ARTIFACTS = {cls.__name__.lower(): cls for cls in (Gallery, Bars, Matrix, Table)}
+Artifact = Gallery | Sheet | Bars | Matrix | Table
+_ARTIFACTS = {cls.__name__.lower(): cls for cls in (Gallery, Sheet, Bars, Matrix, Table)}
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -207,11 +216,14 @@ def load_artifact(path: Path) -> Artifact:
     """Reads what `save_artifact` wrote."""
 
     def item(fields):
-        content = fields["content"]
-        return Item(**{**fields, "content": base64.b64decode(content["png"]) if isinstance(content, dict) else content})
+        content, pieces = fields["content"], fields.get("pieces")
+        content = base64.b64decode(content["png"]) if isinstance(content, dict) else content
+        return Item(**{**fields, "content": content, "pieces": pieces and [(id, piece) for id, piece in pieces]})
 
     fields = json.loads(path.read_text(encoding="utf-8"))
     cls = _ARTIFACTS[fields.pop("artifact")]
     if cls is Gallery:
         fields = {"queries": [item(q) for q in fields["queries"]], "results": [[item(r) for r in row] for row in fields["results"]]}
+    if cls is Sheet:
+        fields["rows"] = [[item(i) for i in row] for row in fields["rows"]]
     return cls(**fields)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from mmjax import contract
-from mmjax.contract import Bars, Gallery, Item, Matrix, Table, load_artifact, save_artifact, write_atomic
+from mmjax.contract import Bars, Gallery, Item, Matrix, Sheet, Table, load_artifact, save_artifact, write_atomic
 
 
 def test_streams_and_their_kinds():
@@ -39,6 +39,7 @@ def test_an_encoding_of_one_vector_and_a_key_for_every_name():
     "artifact",
     [
         Gallery([Item("text", "Ölkanne 油")], [[Item("image", b"\x89PNG", correct=True, score=0.5), Item("image", b"x", correct=False)]]),
+        Sheet(["train 3"], [[Item("image", b"x", "draw 1"), Item("text", "a 油", pieces=[(1, "<begin>"), (7, "a")])]], "note"),
         Bars(["en", "ar"], {"r@10": [0.5, 0.25], "chance": [0.1, 0.1]}, "r@10"),
         Matrix([[1.0, 0.5], [0.25, 1.0]], ["a", "b"], ["c", "d"], "similarity"),
         Table(["name", "count"], [["a", 3], ["b", 4]], "note"),

@@ -78,3 +78,8 @@ def test_the_step_works_where_the_data_packages_are_not_installed():
     absent = ("tensorflow_datasets", "grain", "tensorflow", "ml_collections", "tokenizers", "sklearn")
     block = f"import sys; sys.modules |= dict.fromkeys({absent})"
     assert "mmjax" in loaded_by(f"{block}; import mmjax.models.aligner, mmjax.objectives.contrastive, mmjax.train.step, mmjax.train.loop")
+
+
+def test_looking_at_data_imports_nothing_of_training():
+    loaded = loaded_by("import mmjax.data.inspect, mmjax.report.inspection")
+    assert "mmjax" in loaded and not loaded & {"flax", "optax", "orbax", "grain", "tensorflow_datasets", "matplotlib", "scipy"}

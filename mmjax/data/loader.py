@@ -190,7 +190,7 @@ class Data:
 
         self.open(["train"])
         examples = self.examples("train", train=True)
-        n, size = len(examples), self.batch_size
+        size = self.batch_size
         mine = _process_rows(size)
 
         order = Order(strata_of(examples.source), self.seed)

@@ -14,6 +14,10 @@ PAD, BEGIN, END = 0, 1, 2
 _SPECIAL = ["<pad>", "<begin>", "<end>"]
 KINDS = ("byte", "bpe")
 
+# How byte-level vocabularies write bytes (Radford et al., 2019): those that print as they are, the others from U+0100 on.
+_PRINT = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTES = {chr(b): b for b in _PRINT} | {chr(0x100 + i): b for i, b in enumerate(b for b in range(256) if b not in _PRINT)}
+
 
 class Tokenizer:
     """Byte-level, so that every string of every script has ids and comes back from them unchanged."""
@@ -30,6 +34,17 @@ class Tokenizer:
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text of `ids`, special tokens left out."""
         return self._tokenizer.decode([i for i in map(int, ids) if i > END])
+
+    def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
+        """What each id stands for: its text or, where it is a part of a character, its bytes as `<e2 98>`."""
+        return [self._piece(i) for i in map(int, ids)]
+
+    def _piece(self, i: int) -> str:
+        token = self._tokenizer.id_to_token(i)
+        if i <= END or token is None:
+            return token or f"<{i}>"
+        text = self._tokenizer.decode([i])
+        return text if "\ufffd" not in text else f"<{' '.join(f'{_BYTES[c]:02x}' if c in _BYTES else c for c in token)}>"
 
     @property
     def fingerprint(self) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mmjax.contract import Bars, Gallery, Matrix, Table, write_atomic
+from mmjax.contract import Artifact, Bars, Gallery, Matrix, Sheet, Table, write_atomic
 from mmjax.report import draw, metrics
 from mmjax.report.run import Found, Run, read_run
 
@@ -30,16 +30,21 @@ def write_report(workdir: Path, main: str | None = None) -> Path:
     keeps the best checkpoint by, on test data, or else the report picks one.
     Whatever is missing or cannot be read is said on the page. Raises `FileNotFoundError` if there is no folder.
     """
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    templates.filters |= {"show": metrics.show, "ratio": metrics.show_ratio, "words": metrics.words, "png": draw.png_uri, "upper": _upper}
     run = read_run(Path(workdir))
-    page = templates.get_template("page.html.jinja").render(**describe(run, main))
+    page = templates().get_template("page.html.jinja").render(**describe(run, main))
     path = run.path / "report.html"
     write_atomic(path, page)
     return path
+
+
+def templates() -> Any:
+    """The environment in which pages are rendered: all text is escaped, and what is missing is an error."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    found = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    found.filters |= {"show": metrics.show, "ratio": metrics.show_ratio, "words": metrics.words, "png": draw.png_uri, "upper": _upper}
+    return found
 
 
 def describe(run: Run, main: str | None = None) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def describe(run: Run, main: str | None = None) -> dict[str, Any]:
         "first_split": next((a["split"] for a in shown), ""),
         "data": [a for a in shown if a["split"] == "data"],
         **_other_numbers(run),
-        "config": _yaml(run.config) if run.config else "",
+        "config": as_yaml(run.config) if run.config else "",
         "environment": run.environment,
         "command": _find(run.environment, "command", "argv"),
         "problems": run.problems,
@@ -261,7 +266,7 @@ def _figure(panel: draw.Panel, prefix: str) -> dict[str, Any]:
 
 def _artifacts(run: Run) -> Iterable[dict[str, Any]]:
     """What the template needs of each artifact; test first, then validation, then others, data apart."""
-    kinds = {Gallery: 0, Bars: 1, Matrix: 2, Table: 3}
+    kinds = {Gallery: 0, Sheet: 0, Bars: 1, Matrix: 2, Table: 3}
     first_data = ("splits", "concepts", "attribution")
 
     def order(found: Found) -> tuple[Any, ...]:
@@ -275,11 +280,17 @@ def _artifacts(run: Run) -> Iterable[dict[str, Any]]:
         title = metrics.words(found.name.removeprefix("gallery_"))
         where = ", ".join(filter(None, [metrics.words(found.evaluator), found.split])) if found.split != "data" else ""
         try:
-            detail = _DETAILS[type(found.artifact)](found.artifact, f"{title} {where}".strip())
+            shown = drawn(found.artifact, title, where)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             run.problems.append(f"The {kind} {found.split}/{found.evaluator}/{found.name} cannot be drawn ({error}).")
             continue
-        yield {"kind": kind, "split": found.split, "title": title, "where": where, "it": found.artifact, **detail}
+        yield {"split": found.split, **shown}
+
+
+def drawn(artifact: Artifact, title: str, where: str = "") -> dict[str, Any]:
+    """What the template's `artifact` needs of one."""
+    detail = _DETAILS[type(artifact)](artifact, f"{title} {where}".strip())
+    return {"kind": type(artifact).__name__.lower(), "title": title, "where": where, "it": artifact, **detail}
 
 
 def _gallery(gallery: Gallery, _: str) -> dict[str, Any]:
@@ -296,6 +307,14 @@ def _gallery(gallery: Gallery, _: str) -> dict[str, Any]:
     most = max((len(row["results"]) for row in rows), default=0)
     said = f"{found} of {len(judged)} queries shown here have a right one among the first {most}." if judged else ""
     return {"rows": rows, "said": said}
+
+
+def _sheet(sheet: Sheet, _: str) -> dict[str, Any]:
+    rows = []
+    for title, items in zip(sheet.titles, sheet.rows, strict=True):
+        texts = [item for item in items if isinstance(item.content, str)]
+        rows.append({"title": title, "pictures": [item for item in items if isinstance(item.content, bytes)], "texts": texts})
+    return {"rows": rows}
 
 
 def _bars(bars: Bars, _: str) -> dict[str, Any]:
@@ -332,18 +351,18 @@ def _table(table: Table, _: str) -> dict[str, Any]:
     return {"rows": rows}
 
 
-_DETAILS = {Gallery: _gallery, Bars: _bars, Matrix: _matrix, Table: _table}
+_DETAILS = {Gallery: _gallery, Sheet: _sheet, Bars: _bars, Matrix: _matrix, Table: _table}
 
 
 # Config
 
 
-def _yaml(value: Any, depth: int = 0) -> str:
+def as_yaml(value: Any, depth: int = 0) -> str:
     """Nested dicts as indented lines; everything else as JSON on one line."""
     if not isinstance(value, dict) or not value:
         return json.dumps(value, ensure_ascii=False)
     lines = []
     for key, inner in value.items():
         nested = isinstance(inner, dict) and inner
-        lines.append("  " * depth + f"{key}:" + ("\n" if nested else " ") + _yaml(inner, depth + 1))
+        lines.append("  " * depth + f"{key}:" + ("\n" if nested else " ") + as_yaml(inner, depth + 1))
     return "\n".join(lines)

@@ -36,6 +36,13 @@ def test_every_string_comes_back_unchanged(tokenizer, text):
     assert all(END < i < tokenizer.vocab for i in ids)
 
 
+def test_the_pieces_of_a_text_are_the_text(tokenizer):
+    text = TEXTS[0]
+    pieces = tokenizer.pieces([BEGIN, *tokenizer.encode(text), END, PAD])
+    assert pieces[0] == "<begin>" and pieces[-2:] == ["<end>", "<pad>"] and "".join(pieces[1:-2]) == text
+    assert tokenizer.pieces(tokenizer.encode("a油é")) == ["a", "<e6>", "<b2>", "<b9>", "<c3>", "<a9>"]
+
+
 def test_random_code_points_come_back(tokenizer):
     points = np.random.default_rng(0).integers(1, 0x110000, 3_000)
     text = "".join(chr(p) for p in points if not 0xD800 <= p < 0xE000)

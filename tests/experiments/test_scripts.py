@@ -70,7 +70,7 @@ def test_where_a_start_goes(config, tmp_path):
     assert seconds["imports"][0] > 0.2 and sum(total) < passed
 
 
-@pytest.mark.parametrize("name", ["train.py", "evaluate.py", "seeds.py"])
+@pytest.mark.parametrize("name", ["train.py", "evaluate.py", "seeds.py", "inspect_data.py"])
 def test_help_explains(name):
     done = script(name, "--help")
     assert f"python experiments/{name}" in done.stdout and "--workdir" in done.stdout
@@ -135,3 +135,11 @@ def test_several_seeds_and_their_table(config, tmp_path):
     ]
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert f"| `test/retrieval/text_to_image/r@10` | **{sum(results) / 2:.3f}** ±" in text and "commit" in text and "× chance" in text
+
+
+def test_data_is_inspected_before_training(config, tmp_path):
+    done = script("inspect_data.py", "--config", config, "--workdir", tmp_path / "out", "--count", 2, "--draws", 1, "--limit", 30)
+    assert done.returncode == 0, done.stderr
+    assert "train 30 of 64 (a sample)" in done.stdout and "ok    readable: test" in done.stdout
+    assert f"Page: {tmp_path / 'out' / 'inspect.html'}" in done.stdout
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["inspect.html"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_up_run import HOSTILE, gallery, history, make_run, results
 
-from mmjax.contract import Bars, Gallery, Item, Matrix, Table, save_artifact
+from mmjax.contract import Bars, Gallery, Item, Matrix, Sheet, Table, save_artifact
 from mmjax.report import metrics, write_report
 from mmjax.report.draw import running_mean
 from mmjax.report.html import describe
@@ -129,6 +129,7 @@ def test_text_is_escaped(tmp_path):
     save_artifact(folder / "b.json", Bars([HOSTILE], {HOSTILE: [-1.0], "label": [2.0]}, HOSTILE))
     save_artifact(folder / "t.json", Table([HOSTILE], [[HOSTILE], [None], [["a", HOSTILE]]], HOSTILE))
     save_artifact(folder / "g.json", Gallery([Item("text", HOSTILE, HOSTILE)], [[Item("image", b'\x89PNG"><script>', HOSTILE)]]))
+    save_artifact(folder / "s.json", Sheet([HOSTILE], [[Item("text", HOSTILE, HOSTILE, pieces=[(7, HOSTILE)])]], HOSTILE))
     page = report(run)
     assert not any(tag == "script" for tag, _ in page.tags)
     assert page.text.count(HOSTILE) > 15
@@ -215,8 +216,9 @@ def test_artifacts_that_cannot_be_read(tmp_path, text):
         Bars(["a"], {"x": [1.0, 2.0]}),
         Table(["a"], [1]),
         Gallery([Item("text", None)], [[]]),
+        Sheet(["a"], []),
     ],
-    ids=["ragged", "no cells", "longer", "no rows", "no content"],
+    ids=["ragged", "no cells", "longer", "no rows", "no content", "untitled"],
 )
 def test_artifacts_that_cannot_be_drawn(tmp_path, artifact):
     path = tmp_path / "artifacts" / "test" / "x" / "broken.json"
@@ -228,7 +230,13 @@ def test_artifacts_that_cannot_be_drawn(tmp_path, artifact):
 
 def test_empty_artifacts(tmp_path):
     folder = tmp_path / "artifacts" / "test" / "x"
-    for name, artifact in {"g": Gallery([], []), "b": Bars([], {}), "t": Table([], []), "m": Matrix([[math.nan]], ["a"], ["b"])}.items():
+    for name, artifact in {
+        "g": Gallery([], []),
+        "s": Sheet([], []),
+        "b": Bars([], {}),
+        "t": Table([], []),
+        "m": Matrix([[math.nan]], ["a"], ["b"]),
+    }.items():
         save_artifact(folder / f"{name}.json", artifact)
     assert "cannot" not in report(tmp_path).text.replace("cannot be read (", "")
 
