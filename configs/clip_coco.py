@@ -28,7 +28,7 @@ def get_config(arg=""):
     c.seed = arg.seed
     c.steps = 4 if arg.smoke else 5_000
 
-    vocab, size = (512, 32) if arg.smoke else (16_384, 224)
+    vocab, size = (512, 16) if arg.smoke else (16_384, 224)
     coco = dict(
         name="tfds",
         dataset="coco_captions/2014:1.1.0",
@@ -39,7 +39,7 @@ def get_config(arg=""):
     )
     c.data = dict(
         source=dict(name="openmoji") if arg.smoke else coco,
-        batch_size=16 if arg.smoke else 1_024,
+        batch_size=64 if arg.smoke else 1_024,
         pp=dict(
             image=f"decode|random_resized_crop({size}, (0.5, 1.0))|flip_lr",
             text='choose("en")|lower|tokens(32)',
@@ -47,8 +47,8 @@ def get_config(arg=""):
         tokenizer=dict(name="bpe", vocab=vocab),
         threads=2 if arg.smoke else 32,
     )
-    resnet = dict(width=8, depths=(1, 1, 1, 1)) if arg.smoke else dict(width=64, depths=(3, 4, 6, 3))
-    text = dict(width=32, depth=2, heads=4) if arg.smoke else dict(width=512, depth=12, heads=8)
+    resnet = dict(width=8, depths=(1, 1), stem="small") if arg.smoke else dict(width=64, depths=(3, 4, 6, 3))
+    text = dict(width=32, depth=1, heads=4) if arg.smoke else dict(width=512, depth=12, heads=8)
     c.model = dict(
         name="aligner",
         width=32 if arg.smoke else 1_024,
@@ -67,7 +67,7 @@ def get_config(arg=""):
         rules=[(".*/(bias|scale|log_scale)", dict(decay=0.0)), (".*", dict(decay=0.2))],
     )
     c.mesh = dict(data=-1, fsdp=1)
-    every = 2 if arg.smoke else 500
+    every = 4 if arg.smoke else 500
     c.evals = dict(
         retrieval=dict(name="retrieval", every=every, all_texts=True, baseline=None if arg.smoke else "ridge"),
         loss=dict(name="loss", every=every),
