@@ -24,7 +24,10 @@ from mmjax.nn.model import ModuleModel
 from mmjax.ops.masks import zero_where_not
 
 # Parameters that may lack a gradient, by the end of their path.
-NO_GRADIENT = {"key/bias": "adds the same to all logits of a query, and softmax ignores that"}
+NO_GRADIENT = {
+    "key/bias": "adds the same to all logits of a query, and softmax ignores that",
+    "project_norm/batch/bias": "adds the same to all positions, which a 1x1 convolution passes on and the next batch norm takes out",
+}
 
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiled in half the time

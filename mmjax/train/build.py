@@ -19,6 +19,7 @@ from mmjax.data.loader import Data
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.logging import RunLog
 from mmjax.train.optim import Optimizer, make_schedule
+from mmjax.train.pretrained import check_init_from
 from mmjax.train.sharding import check_batch_size, make_mesh, state_sharding
 from mmjax.train.step import Functions, Model, Weighted, init_state, make_functions, make_step
 
@@ -104,7 +105,7 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     """
     config = configs.plain(config)
     check_call(_top, config, "config")
-    config = {"seed": 0, "mesh": {}, "evals": {}, "checkpoint": {}, "log": {}, **config}
+    config = {"seed": 0, "init_from": {}, "mesh": {}, "evals": {}, "checkpoint": {}, "log": {}, **config}
     for key in ("data", "model", "objectives", "optimizer", "mesh", "evals", "checkpoint", "log"):
         if not isinstance(config[key], Mapping):
             raise ConfigError(f"config.{key} should be a mapping, not {config[key]!r}.")
@@ -116,7 +117,7 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"config.seed={seed!r} should be a whole number from 0 to 2^32 - 1.")
 
-    _check_init_from(config.get("init_from", {}), workdir)
+    check_init_from(config["init_from"], workdir)
     check_call(Data, config["data"], "data", provided=("seed", "workdir"))
     data = Data(**config["data"], seed=seed, workdir=workdir)
     mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
@@ -144,19 +145,6 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     if config["log"].get("wandb") and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb needs the package wandb: pip install wandb")
     return Parts(config, data, mesh, model, objectives, optimizer, evals)
-
-
-def _check_init_from(sources: Any, workdir: Path | None) -> None:
-    """A new run needs the runs that it is to start from; one that has begun does not, and they may be gone by now."""
-    if not isinstance(sources, Mapping) or not all(isinstance(run, str) for run in sources.values()):
-        raise ConfigError(f"init_from={sources!r} should say which part of the model is of which run: dict(image='runs/pretrained').")
-    if workdir is None or any((workdir / "checkpoints").glob("step_*")):
-        return
-    for part, run in sources.items():
-        if not (Path(run) / "config.json").exists():
-            raise ConfigError(f"init_from.{part}: {run} holds no run: there is no {Path(run) / 'config.json'}.")
-        if not any((Path(run) / "checkpoints").glob("step_*")):
-            raise ConfigError(f"init_from.{part}: {run} has no checkpoint yet.")
 
 
 def _objectives(nodes: Mapping[str, Any], steps: int) -> dict[str, Weighted]:

@@ -137,7 +137,8 @@ def _summary(parts: Parts, shapes: Any, start: int) -> str:
     sizes = {name: sum(leaf.size for leaf in paths(tree).values()) for name, tree in shapes.params["model"].items()}
     total = sum(sizes.values())
     mesh = ", ".join(f"{axis} {size}" for axis, size in parts.mesh.shape.items())
-    begin = ", ".join(["from the start", *(f"{part} from {run}" for part, run in parts.config.get("init_from", {}).items())])
+    begun = {part: source if isinstance(source, str) else source["name"] for part, source in parts.config["init_from"].items()}
+    begin = ", ".join(["from the start", *(f"{part} from {source}" for part, source in begun.items())])
     where = f"resuming at step {start:,}" if start else begin
     counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     return f"{total:,} parameters ({counts}); {len(parts.data.source('train')):,} examples; mesh {mesh}; {where}."

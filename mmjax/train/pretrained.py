@@ -1,7 +1,10 @@
-"""Parts of a new run's model from finished runs: `init_from=dict(image="runs/clip_vit_b16")` in a config.
+"""Parts of a new run's model from finished runs, or from public weights: `init_from` in a config.
 
-A part is what the model calls it: an encoder by its stream (`image`), or its projection (`image_projection`). It comes
-from the run's best checkpoint, averaged where an average was kept. Freezing it is up to `optimizer.rules`.
+    init_from=dict(image="runs/clip_vit_b16")                  the run's best checkpoint, averaged where an average was kept
+    init_from=dict(image=dict(name="efficientnet_lite"))       a family of `mmjax/weights/`
+
+A part is what the model calls it: an encoder by its stream (`image`), or its projection (`image_projection`). Freezing
+it is up to `optimizer.rules`.
 """
 
 from __future__ import annotations
@@ -9,17 +12,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
 
-from mmjax.config import ConfigError, nearest
+from mmjax.config import CheckpointError, ConfigError, build, check_part, nearest
 from mmjax.contract import State
 from mmjax.data.tokenizers import Tokenizer
-from mmjax.train.build import Parts
 from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.optim import paths
 from mmjax.train.run import read_config
+
+if TYPE_CHECKING:
+    from mmjax.train.build import Parts
+
+
+def check_init_from(sources: Any, workdir: Path | None) -> None:
+    """A new run needs what it is to start from; one that has begun does not, and it may be gone by now."""
+    if not isinstance(sources, Mapping) or not all(isinstance(source, str | Mapping) for source in sources.values()):
+        raise ConfigError(f"init_from={sources!r} should say which part of the model is of which run: dict(image='runs/pretrained').")
+    begun = workdir is None or any((workdir / "checkpoints").glob("step_*"))
+    for part, source in sources.items():
+        path = f"init_from.{part}"
+        if isinstance(source, Mapping):
+            check_part("weights", source, path) if begun else build("weights", source, path)
+        elif not begun and not (Path(source) / "config.json").exists():
+            raise ConfigError(f"{path}: {source} holds no run: there is no {Path(source) / 'config.json'}.")
+        elif not begun and not any((Path(source) / "checkpoints").glob("step_*")):
+            raise ConfigError(f"{path}: {source} has no checkpoint yet.")
 
 
 def load_parts(parts: Parts, shapes: State) -> dict[str, Any]:
@@ -27,24 +49,53 @@ def load_parts(parts: Parts, shapes: State) -> dict[str, Any]:
 
     Raises:
         ConfigError: the model has no such part, or its ids are of another tokenizer.
-        CheckpointError: the run's part is of another architecture; the arrays are named.
+        CheckpointError: what is loaded is of another architecture; the arrays are named.
     """
     found: dict[str, Any] = {"params": {}, "stats": {}}
-    for part, run in parts.config.get("init_from", {}).items():
+    for part, source in parts.config["init_from"].items():
         path, model = f"init_from.{part}", shapes.params["model"]
         if part not in model:
             raise ConfigError(f"{path}: the model has no such part.{nearest(part, model)}")
-        _check_tokenizer(parts, part, Path(run), path)
-        with closing(Checkpoints(Path(run) / "checkpoints", **read_config(Path(run))["checkpoint"], read_only=True)) as checkpoints:
-            step = checkpoints.best_step
-            assert step is not None, "checked by parts_of"
-            item = "ema" if "ema" in checkpoints.items(step) else "params"
-            found["params"] |= checkpoints.restore_some(step, item, {"model": {part: model[part]}})["model"]
-            stats = {name: {part: tree[part]} for name, tree in shapes.stats.items() if part in tree}
-            if stats:
-                for name, tree in checkpoints.restore_some(step, "stats", stats).items():
-                    found["stats"].setdefault(name, {}).update(tree)
+        stats = {name: tree[part] for name, tree in shapes.stats.items() if part in tree}
+        if isinstance(source, str):
+            _check_tokenizer(parts, part, Path(source), path)
+            params, stats = _from_run(Path(source), part, model[part], stats)
+        else:
+            params, stats = _from_weights(source, path, model[part], stats)
+        found["params"][part] = params
+        for name, tree in stats.items():
+            found["stats"].setdefault(name, {})[part] = tree
     return found
+
+
+def _from_run(run: Path, part: str, params: Any, stats: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    with closing(Checkpoints(run / "checkpoints", **read_config(run)["checkpoint"], read_only=True)) as checkpoints:
+        step = checkpoints.best_step
+        assert step is not None, "checked by check_init_from"
+        item = "ema" if "ema" in checkpoints.items(step) else "params"
+        params = checkpoints.restore_some(step, item, {"model": {part: params}})["model"][part]
+        if not stats:
+            return params, {}
+        found = checkpoints.restore_some(step, "stats", {name: {part: tree} for name, tree in stats.items()})
+        return params, {name: tree[part] for name, tree in found.items()}
+
+
+def _from_weights(node: Mapping[str, Any], path: str, params: Any, stats: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    weights = build("weights", node, path).load()
+    placed, problems = {}, []
+    for name, tree in {"params": params, **stats}.items():
+        found, wanted = weights.get(name, {}), paths(tree)
+        problems += [f"missing {name}/{key}" for key in wanted if key not in found]
+        problems += [f"unexpected {name}/{key}" for key in found if key not in wanted]
+        both = {key: (found[key], leaf) for key, leaf in wanted.items() if key in found}
+        problems += [f"{name}/{key} is {x.shape}, not {leaf.shape}" for key, (x, leaf) in both.items() if x.shape != leaf.shape]
+        placed[name] = unflatten_dict(
+            {key: jax.device_put(x.astype(leaf.dtype), leaf.sharding) for key, (x, leaf) in both.items()}, sep="/"
+        )
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise CheckpointError(f"{path}: the weights are of another architecture: {'; '.join(problems[:8])}{more}.")
+    return placed.pop("params"), placed
 
 
 def with_parts(state: State, found: Mapping[str, Any]) -> State:
