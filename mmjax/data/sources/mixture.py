@@ -56,7 +56,7 @@ class Mixture:
         united: dict[str, dict[str, int]] = {}
         for stream in sorted({stream for classes in named for stream in classes}):
             for name, part, classes in zip(self._names, self._parts, named, strict=True):
-                if stream not in classes and part[0].get(stream) is not None:
+                if stream not in classes and not isinstance(part[0].get(stream), str | None):
                     raise ConfigError(
                         f"{PATH}.{name}: its {stream!r} has no names of classes, as other parts' have: they cannot be united."
                     )
@@ -77,9 +77,11 @@ class Mixture:
         local = index - self.strata[which][0]
         out = dict(self._parts[which][local])
         for stream, indices in self._indices[which].items():
-            if out.get(stream) is not None:
-                found = indices[out[stream]]
+            label = out.get(stream)
+            if label is not None and not isinstance(label, str):  # a name is the same in all parts; -1 is no class
+                found = np.where(np.asarray(label) < 0, -1, indices[label])
                 out[stream] = found if found.ndim else int(found)
+        out["id"] = f"{self._names[which]} {out.get('id', local)}"
         # Keys that are small stay apart for certain; those that are hashes are hashes again.
         out["key"] = (int(out.get("key", local)) * len(self._parts) + which) % (2**31 - 1)
         return out

@@ -20,14 +20,19 @@ SIZE, STEPS = 16, 10
 class Labelled(toy.Toy):
     """`names` are its classes; `streams` all that it gives."""
 
-    def __init__(self, split, names=None, streams=("image", "label"), **options):
+    def __init__(self, split, names=None, streams=("image", "label"), as_names=False, unknown=(), **options):
         super().__init__(split, **options)
+        self.as_names, self.unknown = as_names, unknown
         self.streams, self.count = streams, len(names) if names else 3
         if names:
             self.classes = {"label": list(names)}
 
     def __getitem__(self, index):
         example = {**super().__getitem__(index), "label": index % self.count, "tabular": np.full(3, index, np.float32)}
+        if self.as_names:
+            example["label"] = str(example["label"])
+        if index in self.unknown:
+            example["label"] = -1
         return {name: example[name] for name in self.streams}
 
 
@@ -130,7 +135,7 @@ def test_a_part_can_be_for_training_only():
 def test_keys_of_different_parts_are_different_and_fit(monkeypatch):
     source = Mixture("train", parts=PARTS)
     assert len({source[i]["key"] for i in range(len(source))}) == 56
-    assert source[-1] == source[55]
+    assert source[-1] == source[55] and source[55]["id"] == "small 5"  # what messages about it call it
     with pytest.raises(IndexError):
         source[56]
 
@@ -158,13 +163,15 @@ def test_a_stream_that_a_part_has_not_is_absent_there():
 def test_class_names_are_united():
     parts = {
         "a": {"name": "toy:Labelled", "size": 4, "names": ["cat", "dog"]},
-        "b": {"name": "toy:Labelled", "size": 3, "names": ["dog", "owl", "cat"]},
+        "b": {"name": "toy:Labelled", "size": 3, "names": ["dog", "owl", "cat"], "unknown": [1]},
         "c": {"name": "toy:Labelled", "size": 2, "streams": ["image"]},
     }
     source = Mixture("train", parts=parts)
     assert source.classes == {"label": ["cat", "dog", "owl"]}
     labels = [source[i].get("label") for i in range(9)]
-    assert labels == [0, 1, 0, 1, 1, 2, 0, None, None] and type(labels[4]) is int
+    assert labels == [0, 1, 0, 1, 1, -1, 0, None, None] and type(labels[4]) is int
+    named = {"name": "toy:Labelled", "size": 3, "streams": ["label"], "as_names": True}  # names are the same everywhere
+    assert [Mixture("train", parts={"a": parts["a"], "b": named})[i]["label"] for i in (4, 5, 6)] == ["0", "1", "2"]
     with pytest.raises(ConfigError, match=r"parts.b: its 'label' has no names of classes"):
         Mixture("train", parts={"a": parts["a"], "b": {"name": "toy:Labelled", "size": 3}})
     assert Mixture("train", parts=PARTS).classes == {}
