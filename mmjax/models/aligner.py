@@ -37,6 +37,7 @@ class Aligned(nn.Module):
             encoding = encoder(batch[stream], batch.get(f"{stream}/valid"), present, train=train)
             z = unit(projection(encoding.pooled.astype(jnp.float32)))
             outputs[f"{stream}/z"] = zero_where_not(encoding.present, z)
+            outputs[f"{stream}/pooled"] = zero_where_not(encoding.present, encoding.pooled)
             outputs[f"{stream}/tokens"] = encoding.tokens
             outputs[f"{stream}/valid"] = encoding.valid
         return outputs
@@ -45,7 +46,7 @@ class Aligned(nn.Module):
 class Aligner(ModuleModel):
     """Encoders and one linear projection each; outputs `<m>/z` [B, width] of unit norm, 0 where `<m>` is absent.
 
-    `encoders` maps streams to encoder configs; a string names the stream whose weights are shared
+    Before the projection they are `<m>/pooled` [B, D] and `<m>/tokens` [B, N, D] with `<m>/valid` [B, N]. `encoders` maps streams to encoder configs; a string names the stream whose weights are shared
     (`image_view2="image"`). A batch may carry only some of the streams: the others are left out of the outputs.
     """
 
@@ -57,6 +58,8 @@ class Aligner(ModuleModel):
                 contract.kind(stream)
             except ValueError as error:
                 raise config.ConfigError(f"{path}: {error}") from None
+            if contract.kind(stream) in contract.TARGETS:
+                raise config.ConfigError(f"{path}: {stream!r} is a target, which no encoder reads.")
             if isinstance(node, str):
                 if isinstance(encoders.get(node), str) or node not in encoders:
                     raise config.ConfigError(f"{path}: {node!r} is no stream with an encoder of its own.{config.nearest(node, encoders)}")
