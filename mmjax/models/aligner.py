@@ -46,7 +46,8 @@ class Aligned(nn.Module):
 class Aligner(ModuleModel):
     """Encoders and one linear projection each; outputs `<m>/z` [B, width] of unit norm, 0 where `<m>` is absent.
 
-    Before the projection they are `<m>/pooled` [B, D] and `<m>/tokens` [B, N, D] with `<m>/valid` [B, N]. `encoders` maps streams to encoder configs; a string names the stream whose weights are shared
+    What the projections are given stands in `<m>/pooled` [B, D], and in `<m>/tokens` [B, N, D] with `<m>/valid` [B, N].
+    `encoders` maps streams to encoder configs; a string names the stream whose weights are shared
     (`image_view2="image"`). A batch may carry only some of the streams: the others are left out of the outputs.
     """
 
