@@ -220,9 +220,9 @@ class Data:
         return self._once(mesh, examples, range(len(examples)) if rows is None else rows)
 
     def given(self, mesh: Mesh, stream: str, values: Sequence[Any]) -> Iterator[dict[str, jax.Array]]:
-        """Batches of `values` in the place of the source's fields for `stream`, through its operations."""
+        """Batches of `values` as if they were the source's `stream`; what its operations leave nothing of is absent."""
         pipelines = self._parse({stream: self.pp[stream]}, self.tokenizer)
-        examples = Examples(_Given(stream, values), pipelines, split="given", seed=None, path=self.path)
+        examples = Examples(_Given(stream, values), pipelines, split="given", seed=None, max_unreadable=1.0, path=self.path)
         return self._once(mesh, examples, range(len(examples)))
 
     def _once(self, mesh: Mesh, examples: Examples, order: Sequence[int] | np.ndarray) -> Iterator[dict[str, jax.Array]]:

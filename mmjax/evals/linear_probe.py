@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 
@@ -44,11 +45,11 @@ class LinearProbe(Probe):
         """`summary`'s figures, and the strength of the penalty."""
 
         def accuracy(l2: float) -> float:
-            found = log_probabilities(task.train.x, task.train.y, task.held.x, task.classes, l2)
+            found = logits(task.train.x, task.train.y, task.held.x, task.classes, l2)
             return float(np.mean(found.argmax(axis=1) == task.held.y))
 
         l2 = self.l2 or search(accuracy)
-        rank = ranks(log_probabilities(*task.known, task.test.x, task.classes, l2), task.test.y)
+        rank = ranks(logits(*task.known, task.test.x, task.classes, l2), task.test.y)
         return summary(rank, task.test.y, task.classes), f"L2 {l2:.3g}"
 
 
@@ -61,16 +62,19 @@ def search(score: Callable[[float], float]) -> float:
     return 10.0 ** max(tried, key=lambda e: (tried[e], e))
 
 
-def log_probabilities(
+def logits(
     x: Float[np.ndarray, "N D"], y: Int[np.ndarray, " N"], asked: Float[np.ndarray, "M D"], classes: int, l2: float
 ) -> Float[np.ndarray, "M C"]:
-    """Of every class for `asked`, learned from `x` and `y`; minus infinity for classes that have no example there."""
+    """Of every class for `asked`, learned from `x` and `y`; minus infinity for classes without an example there."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    # More threads than free cores wait for each other at every one of the many small products: up to 30 times as long.
+    with threadpool_limits(max(1, (os.cpu_count() or 1) // 2)), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 1,000 iterations are the protocol's
         model = LogisticRegression(C=1 / l2, max_iter=1_000).fit(x, y)
     found = np.full((len(asked), classes), -np.inf)
-    found[:, model.classes_] = model.predict_log_proba(asked)
+    scores = model.decision_function(asked)
+    found[:, model.classes_] = scores if scores.ndim == 2 else np.stack([-scores, scores], axis=1) / 2
     return found

@@ -21,7 +21,7 @@ def index(*, classes: Sequence[str] | None) -> Op:
     """
     places = {name: place for place, name in enumerate(classes or ())}
 
-    def op(x: str | int) -> np.ndarray | None:
+    def op(x: Any) -> np.ndarray | None:
         if isinstance(x, str):
             if x not in places:
                 why = f"is none of the source's classes.{nearest(x, places)}" if places else "is a name, and the source has no classes."
