@@ -34,10 +34,12 @@ class CheckpointError(UserError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?' with the closest known name, followed by all of them."""
+    """' Did you mean ...?' with the closest known name, followed by all of them, or the first fifty."""
     known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return (f" Did you mean {close[0]!r}?" if close else "") + f" Known: {', '.join(known) or 'none'}."
+    return (
+        f" Did you mean {close[0]!r}?" if close else ""
+    ) + f" Known: {', '.join(known[:50]) or 'none'}{f' and {len(known) - 50} more' if len(known) > 50 else ''}."
 
 
 def parse_arg(arg: str, **defaults: Any) -> SimpleNamespace:

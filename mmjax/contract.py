@@ -7,7 +7,8 @@ second one of that kind (`image_depth`, `text_answer`). Beside a stream `<m>` ma
     <m>/present  bool  [B]     whether the example has the stream at all
     <m>/key      int32 [B]     equal keys are the same item, in every stream: positives of each other
 
-and what is left out holds everywhere. `_mask` (bool [B]) marks the real rows of a padded evaluation batch.
+and what is left out holds everywhere. Targets are streams, too, named and possibly absent like the others: `label`,
+`label_group`. No model reads them. `_mask` (bool [B]) marks the real rows of a padded evaluation batch.
 What is absent must not matter: whatever stands in an absent stream or an invalid position, outputs and gradients
 are the same, for that row and for all others.
 """
@@ -37,6 +38,7 @@ KINDS = {
     "tabular": "[B, F]",
     "points": "[B, P, C]",
 }
+TARGETS = {"label": "[B] int32, the place among the source's classes"}
 MASK = "_mask"
 
 # Mesh axes. A batch's rows are split over all of BATCH_AXES; parameters over `fsdp`.
@@ -50,8 +52,9 @@ Outputs = dict[str, Any]
 def kind(stream: str) -> str:
     """The kind of a stream: `image_depth` is an `image`. Raises `ValueError` for a name of no known kind."""
     head = stream.split("_", 1)[0]
-    if head not in KINDS:
-        raise ValueError(f"{stream!r} is no stream: a name begins with one of {', '.join(KINDS)}, as in 'image' or 'image_depth'.")
+    if head not in KINDS and head not in TARGETS:
+        known = ", ".join((*KINDS, *TARGETS))
+        raise ValueError(f"{stream!r} is no stream: a name begins with one of {known}, as in 'image' or 'image_depth'.")
     return head
 
 

@@ -34,6 +34,28 @@ class Toy:
         return {"attribution": "made up"}
 
 
+class Labelled(Toy):
+    """With labels: the number or the name of a class, or None. `labels` are those of each split, by default the brightest colour.
+
+    Keys tell splits apart, so that made-up features can be looked up by them.
+    """
+
+    def __init__(self, split, labels=None, names=("red", "green", "blue"), broken=()):
+        self.labels = None if labels is None else labels[split]
+        super().__init__(split, size=labels and len(self.labels), broken=broken)
+        self.classes = {"label": tuple(names)} if names else {}
+
+    def __getitem__(self, index):
+        row = super().__getitem__(index)
+        words = row["text"]["en"][0].split()
+        brightest = max(range(3), key=lambda c: (LEVELS.index(words[2 * c]), c))
+        return {
+            **row,
+            "label": brightest if self.labels is None else self.labels[index],
+            "key": 1_000 * list(SIZES).index(self.split) + index,
+        }
+
+
 def toy_config(**changes):
     """A run on `Toy` that takes seconds; `changes` are dotted paths with double underscores for dots."""
     config = {

@@ -77,6 +77,7 @@ class Examples:
 
     `seed=None` is evaluation: no operation draws. With `cache`, what the operations before the first that draws give
     stays in memory. `rows` lists (example, which of its texts) where every text of an example is a row of its own.
+    `path` is where the config says how they are read.
 
     Raises:
         ConfigError: a pipeline's stream is no field of the source.
@@ -93,9 +94,10 @@ class Examples:
         cache: bool = False,
         max_unreadable: float = 0.01,
         rows: Sequence[tuple[int, int]] | None = None,
+        path: str = "data",
     ):
         self.source, self.pipelines, self.split, self.seed = source, dict(sorted(pipelines.items())), split, seed
-        self.rows, self.max_unreadable = rows, max_unreadable
+        self.rows, self.max_unreadable, self.path = rows, max_unreadable, path
         self.unreadable: dict[int, str] = {}  # by item of the source, why
         self._failed: dict[int, str] = {}  # by row: of an item's texts some can be readable
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
@@ -171,8 +173,10 @@ class Examples:
         return fields
 
     def _account(self, row: int, error: Exception) -> None:
-        if isinstance(error, DataError | ConfigError):
+        if isinstance(error, ConfigError):
             raise error
+        if isinstance(error, DataError):
+            raise DataError(f"Item {row if self.rows is None else self.rows[row][0]} of the {self.split} split: {error}") from error
         index, why = row if self.rows is None else self.rows[row][0], f"{type(error).__name__}: {error}".removesuffix(": ")
         if name := self._name(index):
             why = f"{name}: {why}"
@@ -214,7 +218,7 @@ class Examples:
                     array, ragged = (value.value, True) if isinstance(value, Padded) else (value, False)
                     if not isinstance(array, np.ndarray):
                         last = self.pipelines[stream].names[-1]
-                        raise ConfigError(f"data.pp.{stream} ends with {last}, which gives {type(array).__name__}, not an array.")
+                        raise ConfigError(f"{self.path}.pp.{stream} ends with {last}, which gives {type(array).__name__}, not an array.")
                     spec[stream] = Spec(array.shape, array.dtype, ragged)
             if len(spec) == len(self.pipelines):
                 return spec
@@ -222,7 +226,7 @@ class Examples:
         if self.unreadable and not known:
             raise DataError(f"Nothing in the {self.split} split is readable: {next(iter(self.unreadable.values()))}.")
         missing = next(stream for stream in self.pipelines if stream not in spec)
-        raise ConfigError(f"data.pp.{missing}: no example of the {self.split} split has it. They have: {', '.join(sorted(known))}.")
+        raise ConfigError(f"{self.path}.pp.{missing}: no example of the {self.split} split has it. They have: {', '.join(sorted(known))}.")
 
     def _first_rows(self, count: int) -> Iterator[int]:
         for start, stop, _ in strata_of(self.source):
@@ -245,7 +249,7 @@ class Examples:
                     value, valid[row] = value
                 if value.shape != spec.shape:
                     sizes = f"{value.shape} here and {spec.shape} elsewhere"
-                    raise DataError(f"data.pp.{stream} gives {sizes}: let it end in one size, as by resize().")
+                    raise DataError(f"{self.path}.pp.{stream} gives {sizes}: let it end in one size, as by resize().")
                 values[row] = value
             batch[stream], batch[f"{stream}/present"] = values, here
             batch[f"{stream}/key"] = np.array([-1 if e is None else e["key"] for e in examples], np.int32)

@@ -42,6 +42,7 @@ class Data:
         threads, prefetch: threads that load batches, and batches kept ready on the devices.
         max_unreadable: the share of unreadable items above which reading stops.
         seed, workdir: provided by the run; the tokenizer is stored in `workdir`.
+        path: where in the config all this stands, for the errors.
     """
 
     def __init__(
@@ -57,17 +58,19 @@ class Data:
         max_unreadable: float = 0.01,
         seed: int = 0,
         workdir: Path | None = None,
+        path: str = "data",
     ):
         self.source_config, self.pp, self.batch_size = source, dict(pp), batch_size
         self.tokenizer_config = dict(tokenizer or {"name": "byte"})
         self.cache, self.threads, self.prefetch, self.max_unreadable = cache, threads, prefetch, max_unreadable
-        self.seed, self.workdir = seed, workdir
+        self.seed, self.workdir, self.path = seed, workdir, path
+        self._run: Data | None = None
         self._sources: dict[str, Source] = {}
         self._tokenizer: Tokenizer | None = None
         self._examples: dict[Any, Examples] = {}
         if not self.pp:
-            raise ConfigError("data.pp names no stream.")
-        config.check_part("data.sources", source, "data.source", provided=("split",))
+            raise ConfigError(f"{path}.pp names no stream.")
+        config.check_part("data.sources", source, f"{path}.source", provided=("split",))
         config.check_call(make_tokenizer, self.tokenizer_config, "data.tokenizer", provided=("texts",), common=("sample",))
         self._sample = self.tokenizer_config.pop("sample", None)
         if self._sample is not None and (not isinstance(self._sample, int) or self._sample < 1):
@@ -75,14 +78,32 @@ class Data:
         make_tokenizer([], **self.tokenizer_config)
         self._parse(self.pp, tokenizer=None)
 
-    def _parse(self, pp: Mapping[str, str], tokenizer: Tokenizer | None) -> dict[str, Pipeline]:
-        """The pipelines of some streams; without a tokenizer they are checked and can run up to `tokens`."""
-        return {stream: parse(text, stream, {"tokenizer": tokenizer}) for stream, text in pp.items()}
+    def elsewhere(self, path: str, *, source: Mapping[str, Any], pp: Mapping[str, str] | None = None) -> Data:
+        """Other data for the same run, with its batch size, seed and tokenizer, and its operations for what `pp` leaves out."""
+        found = Data(
+            source,
+            {**self.pp, **(pp or {})},
+            self.batch_size,
+            tokenizer=self.tokenizer_config,
+            cache=self.cache,
+            threads=self.threads,
+            prefetch=self.prefetch,
+            max_unreadable=self.max_unreadable,
+            seed=self.seed,
+            path=path,
+        )
+        found._run = self
+        return found
+
+    def _parse(self, pp: Mapping[str, str], tokenizer: Tokenizer | None, split: str | None = None) -> dict[str, Pipeline]:
+        """The pipelines of some streams; without a tokenizer and a split they are checked and can run up to `tokens` or `index`."""
+        provided = {stream: {"tokenizer": tokenizer, "classes": self.classes(split, stream) if split else None} for stream in pp}
+        return {stream: parse(text, stream, provided[stream], f"{self.path}.pp") for stream, text in pp.items()}
 
     def source(self, split: str) -> Source:
         """One split of the source, opened once."""
         if split not in self._sources:
-            self._sources[split] = config.build("data.sources", self.source_config, "data.source", split=split)
+            self._sources[split] = config.build("data.sources", self.source_config, f"{self.path}.source", split=split)
         return self._sources[split]
 
     def open(self, splits: Iterable[str]) -> None:
@@ -96,6 +117,11 @@ class Data:
             if split == "train" and n < self.batch_size:
                 raise DataError(f"The train split has {n} examples, fewer than data.batch_size={self.batch_size}: lower it to {n} or less.")
 
+    def classes(self, split: str, stream: str) -> Sequence[str] | None:
+        """The names of a label's classes, where the source has them."""
+        known = getattr(self.source(split), "classes", None) or {}
+        return known.get(stream, known.get(kind(stream)))
+
     @property
     def fingerprint(self) -> str:
         """Identity of what training reads, the source's and the tokenizer's, in words that show what changed."""
@@ -104,6 +130,8 @@ class Data:
     @property
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer: read from the run folder, or made and stored there."""
+        if self._run is not None:
+            return self._run.tokenizer
         if self._tokenizer is None:
             stored = self.workdir and self.workdir / "tokenizer.json"
             if stored and stored.exists():
@@ -140,7 +168,7 @@ class Data:
         pp = dict(self.pp if pp is None else pp)
         name = (split, tuple(sorted(pp.items())), train, all_texts)
         if name not in self._examples:
-            pipelines, rows = self._parse(pp, self.tokenizer), None
+            pipelines, rows = self._parse(pp, self.tokenizer, split), None
             if all_texts:
                 rows = list(self._text_rows(split, pipelines))
             self._examples[name] = Examples(
@@ -151,6 +179,7 @@ class Data:
                 cache=self.cache,
                 max_unreadable=self.max_unreadable,
                 rows=rows,
+                path=self.path,
             )
         return self._examples[name]
 
@@ -202,18 +231,33 @@ class Data:
         return self._placed(self._threaded(grain.MapDataset.range(ENDLESS).map(load), start), mesh)
 
     def eval_batches(
-        self, mesh: Mesh, split: str, pp: Mapping[str, str] | None = None, *, all_texts: bool = False
+        self,
+        mesh: Mesh,
+        split: str,
+        pp: Mapping[str, str] | None = None,
+        *,
+        all_texts: bool = False,
+        rows: Sequence[int] | np.ndarray | None = None,
     ) -> Iterator[dict[str, jax.Array]]:
-        """A split once, in order, without augmentation; `_mask` is False on padding and on what is unreadable."""
+        """A split (or some `rows` of it) once, in order, without augmentation; `_mask` is False on padding and the unreadable."""
+        examples = self.examples(split, pp, all_texts=all_texts)
+        return self._once(mesh, examples, range(len(examples)) if rows is None else rows)
+
+    def given(self, mesh: Mesh, stream: str, values: Sequence[Any]) -> Iterator[dict[str, jax.Array]]:
+        """Batches of `values` as if they were the source's `stream`; what its operations leave nothing of is absent."""
+        pipelines = self._parse({stream: self.pp[stream]}, self.tokenizer)
+        examples = Examples(_Given(stream, values), pipelines, split="given", seed=None, max_unreadable=1.0, path=self.path)
+        return self._once(mesh, examples, range(len(examples)))
+
+    def _once(self, mesh: Mesh, examples: Examples, order: Sequence[int] | np.ndarray) -> Iterator[dict[str, jax.Array]]:
         import grain
 
-        examples = self.examples(split, pp, all_texts=all_texts)
         size = self.batch_size
         mine = _process_rows(size)
 
-        def read(row: int) -> dict[str, Any] | None:
+        def read(place: int) -> dict[str, Any] | None:
             try:
-                return examples.read(row) if row < len(examples) else None
+                return examples.read(int(order[place])) if place < len(order) else None
             except Unreadable:
                 return None
 
@@ -221,7 +265,7 @@ class Data:
             rows = [read(step * size + row) for row in mine]
             return {**examples.collate(rows), MASK: np.array([r is not None for r in rows])}
 
-        steps = -(-len(examples) // size)
+        steps = -(-len(order) // size)
         return self._placed(self._threaded(grain.MapDataset.range(steps).map(load), 0), mesh)
 
     def _threaded(self, dataset: Any, start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -256,13 +300,42 @@ class SplitView(NamedTuple):
         """Another split of the same data."""
         return self._replace(split=split)
 
-    def batches(self, pp: Mapping[str, str] | None = None, *, all_texts: bool = False) -> Iterator[dict[str, jax.Array]]:
-        """The split once, in order; `pp` replaces the run's operations and may name fewer streams."""
-        return self.data.eval_batches(self.mesh, self.split, pp, all_texts=all_texts)
+    def batches(
+        self, pp: Mapping[str, str] | None = None, *, all_texts: bool = False, rows: Sequence[int] | np.ndarray | None = None
+    ) -> Iterator[dict[str, jax.Array]]:
+        """The split, or some `rows` of it, once and in order; `pp` replaces the run's operations and may name fewer streams."""
+        return self.data.eval_batches(self.mesh, self.split, pp, all_texts=all_texts, rows=rows)
+
+    def given(self, stream: str, values: Sequence[Any]) -> Iterator[dict[str, jax.Array]]:
+        """Batches of one stream, of `values` instead of what the source has: prompts, for one."""
+        return self.data.given(self.mesh, stream, values)
+
+    def classes(self, label: str) -> Sequence[str] | None:
+        """The names of a label's classes, where the source has them."""
+        return self.data.classes(self.split, label)
 
     def examples(self, pp: Mapping[str, str] | None = None, *, all_texts: bool = False) -> Examples:
         """The rows behind `batches`, in the same order, on the host."""
         return self.data.examples(self.split, pp, all_texts=all_texts)
+
+
+class _Given:
+    """Values in memory as a source of one stream."""
+
+    fingerprint = "given"
+
+    def __init__(self, stream: str, values: Sequence[Any]):
+        self.stream, self.values = stream, values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {self.stream: self.values[index]}
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing to tell."""
+        return {}
 
 
 def _process_rows(size: int) -> range:

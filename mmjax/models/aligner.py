@@ -48,6 +48,7 @@ class Aligned(nn.Module):
                 )
             z = unit(pooled if projection is None else projection(pooled))
             outputs[f"{stream}/z"] = zero_where_not(encoding.present, z)
+            outputs[f"{stream}/pooled"] = zero_where_not(encoding.present, encoding.pooled)
             outputs[f"{stream}/tokens"] = encoding.tokens
             outputs[f"{stream}/valid"] = encoding.valid
         return outputs
@@ -56,6 +57,7 @@ class Aligned(nn.Module):
 class Aligner(ModuleModel):
     """Encoders and one projection each; outputs `<m>/z` [B, width] of unit norm, 0 where `<m>` is absent.
 
+    What the projections are given stands in `<m>/pooled` [B, D], and in `<m>/tokens` [B, N, D] with `<m>/valid` [B, N].
     `encoders` maps streams to encoder configs; a string names the stream whose weights are shared
     (`image_view2="image"`). A batch may carry only some of the streams: the others are left out of the outputs.
     `projection` says by stream whether the pooled vector passes a matrix ("linear", the default: CLIP), a matrix and a
@@ -76,6 +78,8 @@ class Aligner(ModuleModel):
                 contract.kind(stream)
             except ValueError as error:
                 raise config.ConfigError(f"{path}: {error}") from None
+            if contract.kind(stream) in contract.TARGETS:
+                raise config.ConfigError(f"{path}: {stream!r} is a target, which no encoder reads.")
             if isinstance(node, str):
                 if isinstance(encoders.get(node), str) or node not in encoders:
                     raise config.ConfigError(f"{path}: {node!r} is no stream with an encoder of its own.{config.nearest(node, encoders)}")

@@ -139,7 +139,7 @@ def _metrics_table(rows: list[metrics.Metric], split: str) -> dict[str, Any]:
     folded = {name: found for name, found in groups.items() if name in deep}
     columns = metrics.baseline_columns(rows)
     # The usual baselines keep their columns when they are missing, so that the missing shows.
-    columns = [b for b in metrics.BASELINES if b not in columns] + columns
+    columns = [b for b in metrics.USUAL if b not in columns] + columns
     columns = sorted(columns, key=lambda b: (*metrics.BASELINES, b).index(b))
     return {"split": split, "columns": columns, "tables": [t for t in (shown, folded) if t]}
 

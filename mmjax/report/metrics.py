@@ -14,7 +14,8 @@ from typing import Any
 
 SPLITS = ("test", "validation", "train")
 # The order in which baselines stand in a table, and in which a main metric is looked for.
-BASELINES = ("chance", "ridge")
+BASELINES = ("chance", "majority", "ridge", "hog")
+USUAL = ("chance",)  # where it is missing, its column shows that
 MAIN = ("r@10", "recall@10", "accuracy", "top1", "r@5", "r@1", "mrr", "map", "f1", "auc")
 SPREAD = {"std", "stderr", "sem", "low", "high", "ci_low", "ci_high", "n", "count"}
 _LOWER = re.compile(r"(^|[/_])(loss|rank|err|error|perplexity|ppl|nll|wer|cer|mae|mse|rmse|ece|fid)($|[/_@])")

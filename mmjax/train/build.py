@@ -93,7 +93,7 @@ def _constant(value: float, step: Any) -> jax.Array:
     return jnp.float32(value)
 
 
-EVAL_KEYS = ("every", "split", "final")
+EVAL_KEYS = ("every", "split", "final", "data")
 
 
 def parts_of(config: Any, workdir: Path | None = None) -> Parts:
@@ -118,7 +118,7 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
         raise ConfigError(f"config.seed={seed!r} should be a whole number from 0 to 2^32 - 1.")
 
     check_init_from(config["init_from"], workdir)
-    check_call(Data, config["data"], "data", provided=("seed", "workdir"))
+    check_call(Data, config["data"], "data", provided=("seed", "workdir", "path"))
     data = Data(**config["data"], seed=seed, workdir=workdir)
     mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
     model = build("models", config["model"], "model")
@@ -129,7 +129,7 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     optimizer = Optimizer(**config["optimizer"], steps=steps)
     make_step(model, objectives, optimizer)
     check_batch_size(mesh, data.batch_size, optimizer.accumulate)
-    evals = _evals(config["evals"])
+    evals = _evals(config["evals"], data)
     check_call(Checkpoints, config["checkpoint"], "checkpoint", provided=("directory", "read_only"))
     every = config["checkpoint"].get("every", 1)
     if every < 1:
@@ -163,12 +163,19 @@ def _objectives(nodes: Mapping[str, Any], steps: int) -> dict[str, Weighted]:
     return objectives
 
 
-def _evals(nodes: Mapping[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Each evaluator, when it runs (`every` steps and at the last), on which `split` then, and on which at the end (`final`)."""
+def _evals(nodes: Mapping[str, Any], data: Data) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Each evaluator, when it runs (`every` steps and at the last), on which `split` then, and on which at the end (`final`).
+
+    `data` is the run's, or with `data=dict(source=..., pp=...)` in the evaluator's config other data for the same model.
+    """
     evals = {}
     for name, node in nodes.items():
         evaluator = build("evals", node, f"evals.{name}", common=EVAL_KEYS)
         when = {"every": None, "split": "validation", "final": "test", **{key: node[key] for key in EVAL_KEYS if key in node}}
+        if (other := when.get("data")) is not None and not isinstance(other, Mapping):
+            raise ConfigError(f"evals.{name}.data={other!r} should be a mapping, as in dict(source=dict(name=...)).")
+        path = f"evals.{name}.data"
+        when["data"] = data if other is None else data.elsewhere(path, **check_call(data.elsewhere, other, path, provided=("path",)))
         if when["every"] is not None and when["every"] < 1:
             raise ConfigError(f"evals.{name}.every={when['every']} should be at least 1, or None.")
         evals[name] = (evaluator, when)

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 
-from mmjax.config import CheckpointError
+from mmjax.config import CheckpointError, UserError
 from mmjax.contract import Artifact, State, Table, save_artifact, write_atomic
-from mmjax.data.loader import SplitView
+from mmjax.data.loader import Data, SplitView
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.run import read_config
@@ -22,13 +22,30 @@ from mmjax.train.step import Functions
 Found = tuple[dict[str, float], dict[str, Artifact]]
 
 
+def check_evaluators(parts: Parts) -> None:
+    """Opens the splits that will be evaluated, and lets evaluators that can look at them: what is misspelt shows before training.
+
+    Raises:
+        ConfigError, DataError: there is no such split, or it has not what the evaluator needs.
+    """
+    for name, (evaluator, when) in parts.evals.items():
+        for split in dict.fromkeys(filter(None, (when["split"], when["final"]))):
+            try:
+                when["data"].source(split)
+                if hasattr(evaluator, "check"):
+                    evaluator.check(SplitView(when["data"], parts.mesh, split))
+            except UserError as error:
+                raise type(error)(f"evals.{name}: {error}") from error
+
+
 def evaluate(parts: Parts, fns: Functions, state: State, *, step: int, splits: Mapping[str, str], details: bool) -> Found:
     """Numbers and artifacts by name, `<split>/<evaluator>/<name>`; `splits` says which evaluator runs on which split."""
     numbers: dict[str, float] = {}
     artifacts: dict[str, Artifact] = {}
     for name, split in splits.items():
-        view = SplitView(parts.data, parts.mesh, split)
-        for key, value in parts.evals[name][0].run(fns, state, view, step=step, details=details):
+        evaluator, when = parts.evals[name]
+        view = SplitView(when["data"], parts.mesh, split)
+        for key, value in evaluator.run(fns, state, view, step=step, details=details):
             (artifacts if isinstance(value, Artifact) else numbers)[f"{split}/{name}/{key}"] = value
     return numbers, artifacts
 
@@ -43,7 +60,8 @@ def final_evaluation(parts: Parts, fns: Functions, state: State, workdir: Path, 
         numbers, found = evaluate(parts, fns, state, step=step, splits=splits, details=True)
         results |= numbers
         artifacts |= found
-    results |= {f"data/{split}/unreadable": count for split, count in parts.data.unreadable.items()}
+    for prefix, data, _ in _read(parts):
+        results |= {f"{prefix}/{split}/unreadable": count for split, count in data.unreadable.items()}
     results |= {"time/evaluation_s": time.perf_counter() - begin, **(extra or {})}
     if jax.process_index() == 0:
         for name, artifact in artifacts.items():
@@ -52,10 +70,24 @@ def final_evaluation(parts: Parts, fns: Functions, state: State, workdir: Path, 
     return results
 
 
+def _read(parts: Parts) -> Iterator[tuple[str, Data, str]]:
+    """The run's data and the other data of its evaluators: the place of what is told about them, and a split that was read."""
+    yield "data", parts.data, "train"
+    for name, (_, when) in parts.evals.items():
+        if when["data"] is not parts.data and (split := when["final"] or when["split"]):
+            yield f"data/{name}", when["data"], split
+
+
 def _described(parts: Parts) -> Iterator[tuple[str, Artifact]]:
-    """What the source says of itself; a text becomes a table of one cell."""
-    for name, value in parts.data.source("train").describe().items():
-        yield f"data/{name}", value if isinstance(value, Artifact) else Table([name], [[value]])
+    """What the sources say of themselves, each once; a text becomes a table of one cell."""
+    told: list[Any] = []
+    for prefix, data, split in _read(parts):
+        if data.source_config in told:
+            continue
+        told.append(data.source_config)
+        for name, value in data.source(split).describe().items():
+            place = f"data/{name}" if data is parts.data else f"{prefix}_{name}"
+            yield place, value if isinstance(value, Artifact) else Table([name], [[value]])
 
 
 def evaluate_run(workdir: str | Path, step: int | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import jax
 from mmjax.config import CheckpointError, ConfigError, UserError
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.checkpoint import Checkpoints
-from mmjax.train.evaluation import evaluate, final_evaluation
+from mmjax.train.evaluation import check_evaluators, evaluate, final_evaluation
 from mmjax.train.logging import RunLog
 from mmjax.train.optim import paths
 from mmjax.train.pretrained import load_parts, with_parts
@@ -48,6 +48,7 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
         closing(Checkpoints(workdir / "checkpoints", **config["checkpoint"])) as checkpoints,
     ):
         shapes = parts.state_shapes()
+        check_evaluators(parts)
         step_fn, fns = parts.step(shapes), parts.functions()
         state, start, meta = restore_or_init(parts, checkpoints, shapes)
         batches = parts.data.train_batches(parts.mesh, start)

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
-from mmjax.config import ConfigError
+from mmjax.config import ConfigError, nearest
 from mmjax.contract import BATCH_AXES, Batch, Context, Loss, Outputs, State, fold_name
 from mmjax.data.batch_pp import batch_pp
 from mmjax.train.optim import Optimizer, merge
@@ -201,6 +201,8 @@ def make_functions(model: Model, objectives: Mapping[str, Weighted]) -> Function
     def outputs(state: State, batch: Batch, names: tuple[str, ...]) -> Outputs:
         params = state.ema["model"] if state.ema else state.params["model"]
         found, _ = model.apply({"params": params, **state.stats}, batch_pp(batch), train=False)
+        if missing := [name for name in names if name not in found]:
+            raise ConfigError(f"The model gives no {missing[0]!r}.{nearest(missing[0], found)}")
         return {name: _constrained(found[name], PartitionSpec()) for name in names}
 
     def losses(state: State, batch: Batch, blind: bool = False) -> dict:

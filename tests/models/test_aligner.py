@@ -35,7 +35,7 @@ def model_and_variables():
 def test_unit_norm_and_zero_where_absent():
     _, variables, run = model_and_variables()
     outputs = run(variables, BATCH)
-    assert set(outputs) == {f"{m}/{part}" for m in ("image", "image_view2", "text") for part in ("z", "tokens", "valid")}
+    assert set(outputs) == {f"{m}/{part}" for m in ("image", "image_view2", "text") for part in ("z", "pooled", "tokens", "valid")}
     for stream, here in {"image": [1, 1, 1, 0], "text": [1, 0, 1, 0]}.items():
         np.testing.assert_allclose(jnp.linalg.norm(outputs[f"{stream}/z"], axis=1), here, atol=1e-6)
         assert (outputs[f"{stream}/valid"].any(axis=1) == jnp.array(here, bool)).all()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmjax.config import ConfigError, import_name, nearest
-from mmjax.contract import KINDS, kind
+from mmjax.contract import KINDS, TARGETS, kind
 
 UNSEEN = ("tokens", "hog")  # what these operations give is for models, not for people
 
@@ -111,17 +111,21 @@ def _operation(call: ast.expr, stream: str, provided: Mapping[str, Any], path: s
     return name, op
 
 
-def parse(text: str, stream: str, provided: Mapping[str, Any] | None = None) -> Pipeline:
+def parse(text: str, stream: str, provided: Mapping[str, Any] | None = None, path: str = "data.pp") -> Pipeline:
     """The pipeline that `text` describes. `provided` are keyword arguments for the operations that name them.
+
+    `path` is where in the config it stands, for the errors.
 
     Raises:
         ConfigError: the string does not parse, or an operation is unknown or given arguments that it does not take.
     """
-    path = f"data.pp.{stream}"
+    path = f"{path}.{stream}"
     try:
         kind(stream)
     except ValueError:
-        raise ConfigError(f"{path}: a stream is named by its kind, as 'image' or 'image_depth'.{nearest(stream, KINDS)}") from None
+        raise ConfigError(
+            f"{path}: a stream is named by its kind, as 'image' or 'image_depth'.{nearest(stream, (*KINDS, *TARGETS))}"
+        ) from None
     try:
         calls = _calls(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError) as error:

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, UInt8
 from tensorflow_datasets.core import constants
 
 from mmjax.config import DataError
+from mmjax.data.sources._emoji_groups import classes_of
 
 LANGUAGES = ("en", "es", "ja", "ko", "pt", "it", "fr", "de", "fa", "id", "zh", "ru", "tr", "ar")
 SIZE = 96
@@ -276,7 +277,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Draws, groups and writes the data set."""
 
     name = "openmoji"
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config_name(skin_tones)) for skin_tones in (False, True)]
 
     @classmethod
@@ -291,6 +292,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "image": features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
             "text": {lang: features.Sequence(features.Text()) for lang in LANGUAGES},
             "concept": features.Text(),
+            "label_group": features.Text(),
+            "label_subgroup": features.Text(),
             "key": np.int32,
         }
         metadata = tfds.core.MetadataDict()  # "groups": filled in by _split_generators
@@ -316,7 +319,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 if split_of(concepts[i]) == split:
                     texts = {lang: written(found[i]).get(lang, []) for lang in LANGUAGES}
                     row = {"id": found[i].id, "image": io.BytesIO(_png(images[i])), "text": texts, "concept": concepts[i], "key": keys[i]}
-                    yield found[i].id, row
+                    yield found[i].id, row | dict(zip(("label_group", "label_subgroup"), classes_of(found[i].char), strict=True))
 
         return {split: rows(split) for split in ("train", "validation", "test")}
 

