@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from mmjax.config import ConfigError
-from mmjax.contract import Artifact, Bars, Gallery, Item, Matrix, State, kind, present
+from mmjax.contract import Artifact, Bars, Gallery, Matrix, State, kind, present
 from mmjax.data.loader import SplitView
+from mmjax.data.show import as_item
 from mmjax.evals._ridge import LARGEST, Ridge
 from mmjax.ops.retrieval import chance_summary, ranks, summary
 
@@ -155,10 +156,10 @@ class Retrieval:
         items, results = [], []
         for i in picked:
             similarity = candidates.z @ queries.z[i]
-            items.append(_item(shown_queries[queries.rows[i]]))
+            items.append(as_item(shown_queries[queries.rows[i]]))
             results.append(
                 [
-                    _item(
+                    as_item(
                         shown_candidates[candidates.rows[j]],
                         correct=bool(candidates.keys[j] == queries.keys[i]),
                         score=float(similarity[j]),
@@ -175,12 +176,3 @@ class Retrieval:
         labels = [str(shown_b[b.rows[i]]) if isinstance(shown_b[b.rows[i]], str) else str(i) for i in first_b]
         values = (b.z[first_b] @ a.z[first_a].T).astype(float).tolist()
         return Matrix(values, labels, labels, f"cosine similarity, {self.streams[1]} (rows) and {self.streams[0]} (columns)")
-
-
-def _item(shown: Any, **marks: Any) -> Item:
-    if isinstance(shown, str):
-        return Item("text", shown, **marks)
-    import cv2
-
-    image = shown if shown.dtype == np.uint8 else np.clip((shown + 1) * 127.5, 0, 255).astype(np.uint8)
-    return Item("image", cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes(), **marks)
