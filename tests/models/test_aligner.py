@@ -98,6 +98,7 @@ def test_half_precision_encoders_give_float32_embeddings():
     ("encoders", "message"),
     [
         ({"picture": VIT}, "model.encoders.picture: 'picture' is no stream"),
+        ({"label_group": VIT}, "model.encoders.label_group: 'label_group' is a target, which no encoder reads"),
         ({"image": VIT, "image_view2": "imagee"}, "'imagee' is no stream with an encoder of its own. Did you mean 'image'"),
         ({"image": "image"}, "no stream with an encoder of its own"),
         ({"image": {"name": "vitt"}}, "'vitt' is not among the encoders. Did you mean 'vit'"),
