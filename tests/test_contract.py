@@ -12,7 +12,8 @@ def test_streams_and_their_kinds():
     batch = {"image": 0, "image_depth": 0, "image/key": 0, "text_answer": 0, "label": 0, "_mask": 0, "imagery": 0}
     assert contract.streams(batch) == ["image", "image_depth", "text_answer"]
     assert contract.kind("text_answer") == "text"
-    with pytest.raises(ValueError, match="begins with one of image, text"):
+    assert contract.kind("label") == contract.kind("label_group") == "label", "a target, which is no modality"
+    with pytest.raises(ValueError, match="begins with one of image, text.*label"):
         contract.kind("imagery")
 
 

@@ -41,6 +41,10 @@ class Made:
 
     def outputs(self, state, batch, names):
         stream = names[0].split("/")[0]
+        if "image/tokens" in names:  # the features between others that are not valid
+            x = FEATURES[np.asarray(batch["image/key"])]
+            tokens = np.stack([np.full_like(x, np.nan), x - 1, x + 1], axis=1)
+            return {"image/tokens": jnp.asarray(tokens), "image/valid": jnp.broadcast_to(jnp.array([False, True, True]), tokens.shape[:2])}
         if stream == "image":
             return {names[0]: jnp.asarray(FEATURES[np.asarray(batch["image/key"])])}
         texts = [self.seen.data.tokenizer.decode(ids) for ids in np.asarray(batch["text"])]
@@ -68,6 +72,13 @@ def test_linear_probe_is_scikit_learns_logistic_regression():
     assert found["top1/chance"] == pytest.approx(1 / 7) and found["top5/chance"] == pytest.approx(5 / 7)
     most = np.bincount(known("train", "validation")[1]).argmax()
     assert found["top1/majority"] == np.mean(np.array(LABELS["test"]) == most)
+
+
+def test_linear_probe_of_two_classes():
+    found = run(LinearProbe(l2=0.1), view({s: [y % 2 for y in LABELS[s]] for s in LABELS}, names=("even", "odd")))
+    x, y = known("train", "validation")
+    model = LogisticRegression(C=10.0, max_iter=1_000).fit(x, y % 2)
+    assert found["top1"] == pytest.approx(model.score(known("test")[0], known("test")[1] % 2)) and "top5" not in found
 
 
 def test_the_penalty_is_the_best_of_the_validation_split_and_never_of_the_split_that_is_measured():
@@ -203,6 +214,11 @@ def test_a_class_without_training_examples_is_never_right():
     for evaluator in (LinearProbe(l2=1.0), KNN(), Fewshot()):
         found = run(evaluator, view(labels))
         assert {v for k, v in found.items() if k.endswith(("top1", "balanced_accuracy"))} == {0.0}
+
+
+def test_tokens_are_averaged_over_the_valid_ones():
+    of_tokens, pooled = (run(KNN(k=(5,), output=output)) for output in ("tokens", "pooled"))
+    assert of_tokens == pooled
 
 
 def test_training_examples_beyond_the_limit_are_left_out():

@@ -112,6 +112,7 @@ def test_a_projection_can_have_a_bias_or_be_none():
     ("encoders", "message"),
     [
         ({"picture": VIT}, "model.encoders.picture: 'picture' is no stream"),
+        ({"label_group": VIT}, "model.encoders.label_group: 'label_group' is a target, which no encoder reads"),
         ({"image": VIT, "image_view2": "imagee"}, "'imagee' is no stream with an encoder of its own. Did you mean 'image'"),
         ({"image": "image"}, "no stream with an encoder of its own"),
         ({"image": {"name": "vitt"}}, "'vitt' is not among the encoders. Did you mean 'vit'"),

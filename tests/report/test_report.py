@@ -259,6 +259,21 @@ def test_the_headline_is_of_the_metric_asked_for(whole):
     assert describe(run, main="test/loss/total")["headline"] == "total of loss, on test: 1.910, better than chance (5.545)"
 
 
+def test_classifiers_beside_chance_majority_and_simple_features(tmp_path):
+    run = make_run(tmp_path / "run")
+    found = {"step": 1_500}
+    for name in ("fewshot/4_shot/top1", "linear_probe/top1", "linear_probe/top5"):
+        found |= {f"test/{name}{level}": v for level, v in {"": 0.6, "/hog": 0.5, "/majority": 0.3, "/chance": 0.1}.items()}
+    found["test/fewshot/4_shot/top1/std"] = 0.9  # a spread, which nothing is measured against
+    (run / "results.json").write_text(json.dumps(found))
+    told = describe(read_run(run))
+    assert told["headline"] == ("top1 of linear probe, on test: 0.600, 6.0× chance (0.100), 2.0× majority (0.300), 1.20× hog (0.500)"), (
+        "and not of a breakdown"
+    )
+    (table,) = told["tables"]
+    assert table["columns"] == ["chance", "majority", "hog", "std"]
+
+
 def test_baselines_are_one_component_behind_a_metric():
     found = metrics.split_baselines(["test/a", "test/a/chance", "test/loss/contrastive", "test/loss/total", "test/a/chance/x"])
     assert found == {"test/a": ["chance"], "test/loss/contrastive": [], "test/loss/total": [], "test/a/chance/x": []}

@@ -221,6 +221,32 @@ def test_keys_say_which_drawings_cannot_be_told_apart(toned):
     assert 3600 < len(by_key) < 3800
 
 
+def test_groups_and_subgroups_are_unicodes_in_words(plain, toned):
+    rows = {row["text"]["en"][0]: row for row in everything(toned)}
+    for name, group, subgroup in [
+        ("grinning face", "face or emotion", "smiling face"),
+        ("face exhaling", "face or emotion", "neutral or skeptical face"),
+        ("woman astronaut dark skin tone", "person or body part", "person at work"),
+        ("man curly hair", "person or body part", "person"),
+        ("couple with heart woman man", "person or body part", "family or couple"),
+        ("handshake light skin tone medium skin tone", "person or body part", "two hands"),
+        ("phoenix", "animal or plant", "bird"),
+        ("lime", "food or drink", "fruit"),
+        ("landslide", "place or vehicle", "landscape"),
+        ("keycap 7", "symbol", "keycap"),
+        ("flag: Norway", "flag", "country flag"),
+        ("flag: Scotland", "flag", "regional flag"),
+        ("pirate flag", "flag", "flag"),
+    ]:
+        assert (rows[name]["label_group"], rows[name]["label_subgroup"]) == (group, subgroup), name
+    classes = plain[0]["test"].classes
+    assert [len(classes[label]) for label in ("label_group", "label_subgroup")] == [9, 101]
+    for label, names in classes.items():
+        assert {row[label] for row in rows.values()} == set(names) and len(set(names)) == len(names)
+    for split in SPLITS:
+        assert {row["label_group"] for row in plain[1][split]} == set(classes["label_group"])
+
+
 def test_two_preparations_agree_and_skin_tones_change_nothing_else(plain, toned, data_dir):
     with_tones = {row["id"]: row for row in everything(toned)}
     for row in everything(plain):
