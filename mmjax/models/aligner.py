@@ -7,13 +7,39 @@ from typing import Any, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from mmjax import config, contract
 from mmjax.contract import Batch, Outputs
 from mmjax.nn.model import ModuleModel
+from mmjax.nn.norm import Norm
 from mmjax.ops.masks import unit, zero_where_not
 
-PROJECTIONS = ("linear", "affine", "none")
+PROJECTIONS = ("linear", "affine", "normed", "none")
+
+
+class Projection(nn.Module):
+    """A pooled vector to the common space; see `Aligner`."""
+
+    width: int
+    kind: str
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"], present: Bool[Array, " B"], *, train: bool) -> Float[Array, "B width"]:
+        if self.kind == "none":
+            if x.shape[1] != self.width:
+                raise config.ConfigError(
+                    f"model.projection.{(self.name or '').removesuffix('_projection')}='none' leaves the encoder's width of {x.shape[1]}: "
+                    f"model.width should be that, not {self.width}."
+                )
+            return x
+        if self.kind == "normed":
+            x = Norm("batch", "float32", name="norm")(x, present, train=train)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        dense = nn.Dense(self.width, use_bias=self.kind == "affine", name="dense")
+        nn.share_scope(self, dense)  # its matrix is <stream>_projection/kernel
+        return dense(x)
 
 
 class Aligned(nn.Module):
@@ -22,11 +48,12 @@ class Aligned(nn.Module):
     encoders: Mapping[str, nn.Module | str]
     width: int
     projection: Mapping[str, str]
+    dropout: float
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
         outputs: Outputs = {}
-        towers: dict[str, tuple[nn.Module, nn.Module | None]] = {}
+        towers: dict[str, tuple[nn.Module, nn.Module]] = {}
         for stream in contract.streams(batch):
             if stream not in self.encoders:
                 continue
@@ -34,19 +61,12 @@ class Aligned(nn.Module):
             owner = shared if isinstance(shared, str) else stream
             if owner not in towers:
                 own = cast(nn.Module, self.encoders[owner])  # a name always names a stream with an encoder of its own
-                kind = self.projection[owner]
-                dense = None if kind == "none" else nn.Dense(self.width, use_bias=kind == "affine", name=f"{owner}_projection")
-                towers[owner] = (own.copy(name=owner), dense)
+                projection = Projection(self.width, self.projection[owner], self.dropout, name=f"{owner}_projection")
+                towers[owner] = (own.copy(name=owner), projection)
             encoder, projection = towers[owner]
             present = contract.present(batch, stream)
             encoding = encoder(batch[stream], batch.get(f"{stream}/valid"), present, train=train)
-            pooled = encoding.pooled.astype(jnp.float32)
-            if projection is None and pooled.shape[1] != self.width:
-                raise config.ConfigError(
-                    f"model.projection.{owner}='none' leaves the encoder's width of {pooled.shape[1]}: model.width should be that, "
-                    f"not {self.width}."
-                )
-            z = unit(pooled if projection is None else projection(pooled))
+            z = unit(projection(encoding.pooled.astype(jnp.float32), encoding.present, train=train))
             outputs[f"{stream}/z"] = zero_where_not(encoding.present, z)
             outputs[f"{stream}/pooled"] = zero_where_not(encoding.present, encoding.pooled)
             outputs[f"{stream}/tokens"] = encoding.tokens
@@ -61,10 +81,11 @@ class Aligner(ModuleModel):
     `encoders` maps streams to encoder configs; a string names the stream whose weights are shared
     (`image_view2="image"`). A batch may carry only some of the streams: the others are left out of the outputs.
     `projection` says by stream whether the pooled vector passes a matrix ("linear", the default: CLIP), a matrix and a
-    bias ("affine": SigLIP's texts) or nothing ("none": SigLIP's images).
+    bias ("affine": SigLIP's texts), batch normalisation and a matrix ("normed": features of a frozen encoder, after He et
+    al., 2022, 'Masked Autoencoders', app. A.1) or nothing ("none": SigLIP's images). `dropout` is of what the matrices are given.
     """
 
-    def __init__(self, encoders: Mapping[str, Any], width: int = 512, projection: Mapping[str, str] | None = None):
+    def __init__(self, encoders: Mapping[str, Any], width: int = 512, projection: Mapping[str, str] | None = None, dropout: float = 0.0):
         owners = [stream for stream, node in encoders.items() if not isinstance(node, str)]
         for stream, kind in (projection or {}).items():
             if stream not in owners:
@@ -87,4 +108,4 @@ class Aligner(ModuleModel):
             else:
                 built[stream] = config.build("encoders", node, path)
         self.streams = tuple(sorted(built))
-        super().__init__(Aligned(built, width, {**dict.fromkeys(owners, "linear"), **(projection or {})}))
+        super().__init__(Aligned(built, width, {**dict.fromkeys(owners, "linear"), **(projection or {})}, dropout))

@@ -1,4 +1,4 @@
-"""Normalisation of feature maps."""
+"""Normalisation of features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Norm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], present: Bool[Array, " B"], *, train: bool) -> Float[Array, "B H W C"]:
+    def __call__(self, x: Float[Array, "B ... C"], present: Bool[Array, " B"], *, train: bool) -> Float[Array, "B ... C"]:
         scale = nn.initializers.zeros if self.zero_scale else nn.initializers.ones
         if self.kind == "batch":
             some = present.any()  # a batch without one present row has no statistics and leaves the running ones as they are
@@ -34,6 +34,6 @@ class Norm(nn.Module):
                 scale_init=scale,
                 name="batch",
             )
-            return zero_where_not(present, norm(x, mask=(present | ~some)[:, None, None, None]))
+            return zero_where_not(present, norm(x, mask=(present | ~some).reshape(-1, *(1,) * (x.ndim - 1))))
         groups = next(g for g in (32, 16, 8, 4, 2, 1) if x.shape[-1] % g == 0)
         return nn.GroupNorm(groups, epsilon=self.epsilon, dtype=self.dtype, scale_init=scale, name="group")(x)
