@@ -32,10 +32,10 @@ def get_config(arg=""):
     )
     c.model = dict(
         name="aligner",
-        width=1_024,
+        width=2_048,
         encoders=dict(
             image=dict(name="efficientnet_lite", variant="lite0", frozen=True),
-            text=dict(name="subword_vectors", width=1_024),
+            text=dict(name="subword_vectors", width=2_048),
         ),
         projection=dict(image="normed", text="none"),
         dropout=0.5,
@@ -44,9 +44,10 @@ def get_config(arg=""):
     c.objectives = dict(contrastive=dict(name="contrastive", loss="softmax", pairs=[("image", "text")], init_scale=10.0))
     c.optimizer = dict(
         name="adamw",
-        lr=1e-3,
+        lr=2e-3,
         schedule="cosine",
         warmup=1 if arg.smoke else 20,
+        ema=0.97,
         rules=[
             ("model/image/.*", dict(freeze=True)),
             ("model/text/.*", dict(lr=0.1, decay=0.0)),

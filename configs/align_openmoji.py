@@ -18,16 +18,16 @@ def get_config(arg=""):
     c.data = dict(
         source=dict(name="openmoji"),
         batch_size=16 if arg.smoke else 128,
-        pp=dict(image="decode|resize(96)|random_affine(10, 0.1, 0.1)|flip_lr", text='choose("en")|lower|tokens(48)'),
+        pp=dict(image="decode|resize(96)|random_affine(10, 0.1, 0.1)|flip_lr", text='choose("en", aliases=False)|lower|tokens(48)'),
         tokenizer=dict(name="byte"),
         cache=True,
     )
     c.model = dict(
         name="aligner",
-        width=1_024,
+        width=2_048,
         encoders=dict(
             image=dict(name="efficientnet_lite", variant="lite0", frozen=True),
-            text=dict(name="subword_vectors", width=1_024),
+            text=dict(name="subword_vectors", width=2_048),
         ),
         projection=dict(image="normed", text="none"),
         dropout=0.5,
@@ -36,9 +36,10 @@ def get_config(arg=""):
     c.objectives = dict(contrastive=dict(name="contrastive", loss="softmax", pairs=[("image", "text")], init_scale=10.0))
     c.optimizer = dict(
         name="adamw",
-        lr=1e-3,
+        lr=2e-3,
         schedule="cosine",
         warmup=1 if arg.smoke else 20,
+        ema=0.97,
         rules=[
             ("model/image/.*", dict(freeze=True)),
             ("model/text/.*", dict(lr=0.1, decay=0.0)),  # names are few: their vectors stay near where random ones begin
