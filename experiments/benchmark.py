@@ -108,11 +108,16 @@ def _without_evaluation(config: dict, steps: int) -> dict:
 
 def _at_224(source: dict) -> dict:
     """Training at the usual size. On a CPU the step is slow; a device waits for as long as the loader's examples/s say."""
-    config = _load(QUICKSTART)
+    image = dict(name="vit", patch=32, width=384, depth=12, heads=6)
+    text = dict(name="text_transformer", vocab=259, width=128, depth=1, heads=4)
     pp = dict(image="decode_random_resized_crop(224, (0.9, 1.0))|flip_lr", text="lower|tokens(16)")
-    config["data"] = {**config["data"], "source": source, "pp": pp, "batch_size": 16, "cache": False, "tokenizer": {"name": "byte"}}
-    config["model"]["encoders"]["image"] = dict(name="vit", patch=32, width=384, depth=12, heads=6)
-    config["optimizer"]["warmup"] = 1
+    config = dict(
+        seed=0,
+        data=dict(source=source, pp=pp, batch_size=16, tokenizer=dict(name="byte")),
+        model=dict(name="aligner", width=128, encoders=dict(image=image, text=text)),
+        objectives=dict(contrastive=dict(name="contrastive", pairs=[("image", "text")])),
+        optimizer=dict(name="adamw", lr=1e-3, warmup=1, rules=[(".*", dict(decay=0.1))]),
+    )
     return _without_evaluation(config, 20)
 
 
