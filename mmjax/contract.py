@@ -6,9 +6,10 @@ second one of that kind (`image_depth`, `text_answer`). Beside a stream `<m>` ma
     <m>/valid    bool  [B, T]  positions that are real
     <m>/present  bool  [B]     whether the example has the stream at all
     <m>/key      int32 [B]     equal keys are the same item, in every stream: positives of each other
+    <m>/pooled   float [B, D]  with it, `<m>` are the tokens [B, N, D] of an encoding, and no encoder is run
 
 and what is left out holds everywhere. Targets are streams, too, named and possibly absent like the others: `label`,
-`label_group`. No model reads them. `_mask` (bool [B]) marks the real rows of a padded evaluation batch.
+`label_group`, `tags`, `value_arousal`. No model reads them. `_mask` (bool [B]) marks the real rows of a padded evaluation batch.
 What is absent must not matter: whatever stands in an absent stream or an invalid position, outputs and gradients
 are the same, for that row and for all others.
 """
@@ -16,6 +17,7 @@ are the same, for that row and for all others.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import zlib
@@ -38,7 +40,11 @@ KINDS = {
     "tabular": "[B, F]",
     "points": "[B, P, C]",
 }
-TARGETS = {"label": "[B] int32, the place among the source's classes"}
+TARGETS = {
+    "label": "[B] int32, the place among the source's classes",
+    "tags": "[B, C] bool, which of the source's classes hold",
+    "value": "[B] or [B, D] float32",
+}
 MASK = "_mask"
 
 # Mesh axes. A batch's rows are split over all of BATCH_AXES; parameters over `fsdp`.
@@ -133,7 +139,9 @@ def fold_name(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
 
 
 class Item(NamedTuple):
-    """One thing to show: `content` is PNG bytes for an image, a string for a text."""
+    """One thing to show: `content` is PNG bytes for an `image` and a `series`, which is drawn, an encoded clip (MP3, Ogg, FLAC,
+    WAV) for an `audio`, a string for a `text`.
+    """
 
     kind: str
     content: bytes | str
@@ -175,6 +183,15 @@ class Matrix(NamedTuple):
     label: str = ""
 
 
+class Scatter(NamedTuple):
+    """Points in a plane, coloured once by each of `groups`: `groups[name][i]` is the group of point i, None where it has none."""
+
+    x: list[float]
+    y: list[float]
+    groups: dict[str, list[str | None]]
+    note: str = ""
+
+
 class Table(NamedTuple):
     """Rows of strings and numbers."""
 
@@ -183,27 +200,76 @@ class Table(NamedTuple):
     note: str = ""
 
 
-Artifact = Gallery | Sheet | Bars | Matrix | Table
-_ARTIFACTS = {cls.__name__.lower(): cls for cls in (Gallery, Sheet, Bars, Matrix, Table)}
+class Intervals(NamedTuple):
+    """Names, each with a value and half the width of the interval around it; `reference` is what they are compared with."""
+
+    labels: list[str]
+    values: list[float]
+    halves: list[float]
+    xlabel: str
+    reference: float | None = None
 
 
-def write_atomic(path: Path, text: str) -> None:
+class Lines(NamedTuple):
+    """Curves over 0, 1, 2, ...: `series[name][x]`."""
+
+    series: dict[str, list[float]]
+    xlabel: str
+    ylabel: str
+
+
+class Plane(NamedTuple):
+    """Named points, `x` on a logarithmic scale if `log`."""
+
+    labels: list[str]
+    x: list[float]
+    y: list[float]
+    xlabel: str
+    ylabel: str
+    log: bool = False
+
+
+class Reliability(NamedTuple):
+    """How often what is said with some confidence is right: `bins[name][i]` is (from, to, examples, mean confidence, share that is
+    right) of a stretch of confidences, the last two 0 where it has no examples.
+    """
+
+    bins: dict[str, list[tuple[float, float, int, float, float]]]
+    note: str = ""
+
+
+class Arrays(NamedTuple):
+    """Arrays by name, to compute with: written as .npz, and no report shows them."""
+
+    arrays: dict[str, np.ndarray]
+
+
+Artifact = Gallery | Sheet | Bars | Matrix | Scatter | Table | Intervals | Lines | Plane | Reliability | Arrays
+_ARTIFACTS = {cls.__name__.lower(): cls for cls in (Gallery, Sheet, Bars, Matrix, Scatter, Table, Intervals, Lines, Plane, Reliability)}
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all: a crash or a full disk leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
 
 
 def save_artifact(path: Path, artifact: Artifact) -> None:
-    """Writes an artifact as JSON; pictures inside as base64."""
+    """Writes an artifact as JSON, pictures and clips inside as base64; arrays beside it as .npz."""
+    if isinstance(artifact, Arrays):
+        out = io.BytesIO()
+        np.savez_compressed(out, **artifact.arrays)  # pyright: ignore[reportArgumentType]: its flag has a name, too
+        write_atomic(path.with_suffix(".npz"), out.getvalue())
+        return
 
     def plain(value):
         if isinstance(value, Item):
-            content = {"png": base64.b64encode(value.content).decode()} if isinstance(value.content, bytes) else value.content
+            content = {"base64": base64.b64encode(value.content).decode()} if isinstance(value.content, bytes) else value.content
             return {**value._asdict(), "content": content}
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
@@ -220,7 +286,7 @@ def load_artifact(path: Path) -> Artifact:
 
     def item(fields):
         content, pieces = fields["content"], fields.get("pieces")
-        content = base64.b64decode(content["png"]) if isinstance(content, dict) else content
+        content = base64.b64decode(content["base64"]) if isinstance(content, dict) else content
         return Item(**{**fields, "content": content, "pieces": pieces and [(id, piece) for id, piece in pieces]})
 
     fields = json.loads(path.read_text(encoding="utf-8"))

@@ -5,7 +5,22 @@ import jax.numpy as jnp
 import pytest
 
 from mmjax import contract
-from mmjax.contract import Bars, Gallery, Item, Matrix, Sheet, Table, load_artifact, save_artifact, write_atomic
+from mmjax.contract import (
+    Bars,
+    Gallery,
+    Intervals,
+    Item,
+    Lines,
+    Matrix,
+    Plane,
+    Reliability,
+    Scatter,
+    Sheet,
+    Table,
+    load_artifact,
+    save_artifact,
+    write_atomic,
+)
 
 
 def test_streams_and_their_kinds():
@@ -43,7 +58,13 @@ def test_an_encoding_of_one_vector_and_a_key_for_every_name():
         Sheet(["train 3"], [[Item("image", b"x", "draw 1"), Item("text", "a 油", pieces=[(1, "<begin>"), (7, "a")])]], "note"),
         Bars(["en", "ar"], {"r@10": [0.5, 0.25], "chance": [0.1, 0.1]}, "r@10"),
         Matrix([[1.0, 0.5], [0.25, 1.0]], ["a", "b"], ["c", "d"], "similarity"),
+        Scatter([0.0, 1.5], [-1.0, 2.0], {"modality": ["image", "text"], "label": ["a 油", None]}, "note"),
+        Gallery([Item("audio", b"ID3 clip")], [[Item("series", b"\x89PNG")]]),
         Table(["name", "count"], [["a", 3], ["b", 4]], "note"),
+        Intervals(["a", "b 油"], [0.5, 0.25], [0.1, 0.0], "accuracy", 0.5),
+        Lines({"a": [0.5, 0.25], "b": []}, "level", "accuracy"),
+        Plane(["a"], [2.0], [0.5], "FLOPs", "accuracy", True),
+        Reliability({"as it is": [[0.0, 0.5, 0, 0.0, 0.0], [0.5, 1.0, 3, 0.8, 0.6]]}, "note"),
     ],
     ids=lambda a: type(a).__name__,
 )

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.nn.transformer import SIZES, Dtype, Transformer
-from mmjax.ops.masks import masked_mean, zero_where_not
+from mmjax.ops.masks import masked_last, masked_mean, zero_where_not
 
 CLIP = {"depth": 12, "activation": "quick_gelu", "norm_epsilon": 1e-5}
 
@@ -73,8 +73,7 @@ class TextTransformer(nn.Module):
             return masked_mean(tokens, valid)
         if self.pool == "class":
             return tokens[:, 0]
-        last = valid.shape[1] - 1 - jnp.argmax(valid[:, ::-1], axis=1)
-        return jnp.take_along_axis(tokens, last[:, None, None], axis=1)[:, 0]
+        return masked_last(tokens, valid)
 
     @classmethod
     def tiny(cls) -> tuple[TextTransformer, dict[str, np.ndarray]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmjax import config, contract
+from mmjax import config
 from mmjax.contract import Batch, Outputs
-from mmjax.nn.model import ModuleModel
+from mmjax.models._encoders import EncoderModel, Encoders, built, encode, owner
 from mmjax.nn.norm import Norm
 from mmjax.ops.masks import unit, zero_where_not
 
@@ -45,7 +45,7 @@ class Projection(nn.Module):
 class Aligned(nn.Module):
     """Encodes every stream that the batch carries; see `Aligner`."""
 
-    encoders: Mapping[str, nn.Module | str]
+    encoders: Encoders
     width: int
     projection: Mapping[str, str]
     dropout: float
@@ -53,19 +53,12 @@ class Aligned(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
         outputs: Outputs = {}
-        towers: dict[str, tuple[nn.Module, nn.Module]] = {}
-        for stream in contract.streams(batch):
-            if stream not in self.encoders:
-                continue
-            shared = self.encoders[stream]
-            owner = shared if isinstance(shared, str) else stream
-            if owner not in towers:
-                own = cast(nn.Module, self.encoders[owner])  # a name always names a stream with an encoder of its own
-                projection = Projection(self.width, self.projection[owner], self.dropout, name=f"{owner}_projection")
-                towers[owner] = (own.copy(name=owner), projection)
-            encoder, projection = towers[owner]
-            present = contract.present(batch, stream)
-            encoding = encoder(batch[stream], batch.get(f"{stream}/valid"), present, train=train)
+        projections: dict[str, nn.Module] = {}
+        for stream, encoding in encode(self.encoders, batch, train=train).items():
+            name = owner(self.encoders, stream)
+            if name not in projections:
+                projections[name] = Projection(self.width, self.projection[name], self.dropout, name=f"{name}_projection")
+            projection = projections[name]
             z = unit(projection(encoding.pooled.astype(jnp.float32), encoding.present, train=train))
             outputs[f"{stream}/z"] = zero_where_not(encoding.present, z)
             outputs[f"{stream}/pooled"] = zero_where_not(encoding.present, encoding.pooled)
@@ -74,7 +67,7 @@ class Aligned(nn.Module):
         return outputs
 
 
-class Aligner(ModuleModel):
+class Aligner(EncoderModel):
     """Encoders and one projection each; outputs `<m>/z` [B, width] of unit norm, 0 where `<m>` is absent.
 
     What the projections are given stands in `<m>/pooled` [B, D], and in `<m>/tokens` [B, N, D] with `<m>/valid` [B, N].
@@ -92,20 +85,5 @@ class Aligner(ModuleModel):
                 raise config.ConfigError(f"model.projection.{stream}: no such encoder.{config.nearest(stream, owners)}")
             if kind not in PROJECTIONS:
                 raise config.ConfigError(f"model.projection.{stream}={kind!r} is unknown.{config.nearest(str(kind), PROJECTIONS)}")
-        built = {}
-        for stream, node in encoders.items():
-            path = f"model.encoders.{stream}"
-            try:
-                contract.kind(stream)
-            except ValueError as error:
-                raise config.ConfigError(f"{path}: {error}") from None
-            if contract.kind(stream) in contract.TARGETS:
-                raise config.ConfigError(f"{path}: {stream!r} is a target, which no encoder reads.")
-            if isinstance(node, str):
-                if isinstance(encoders.get(node), str) or node not in encoders:
-                    raise config.ConfigError(f"{path}: {node!r} is no stream with an encoder of its own.{config.nearest(node, encoders)}")
-                built[stream] = node
-            else:
-                built[stream] = config.build("encoders", node, path)
-        self.streams = tuple(sorted(built))
-        super().__init__(Aligned(built, width, {**dict.fromkeys(owners, "linear"), **(projection or {})}, dropout))
+        made = built(encoders)
+        super().__init__(Aligned(made, width, {**dict.fromkeys(owners, "linear"), **(projection or {})}, dropout), made)

@@ -1,4 +1,4 @@
-"""Pre-norm transformer blocks (Vaswani et al., 2017; pre-norm as in Xiong et al., 2020)."""
+"""Transformer blocks (Vaswani et al., 2017), pre-norm as in Xiong et al., 2020, unless asked otherwise."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
 from mmjax.config import ConfigError, nearest
+from mmjax.ops.masks import zero_where_not
 
 Dtype = str | jnp.dtype
 
@@ -32,7 +33,7 @@ def quick_gelu(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     return x * nn.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": partial(nn.gelu, approximate=False), "quick_gelu": quick_gelu}
+ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": partial(nn.gelu, approximate=False), "quick_gelu": quick_gelu, "relu": nn.relu}
 
 
 class Attention(nn.Module):
@@ -44,6 +45,7 @@ class Attention(nn.Module):
     heads: int
     causal: bool = False
     dtype: Dtype = "float32"
+    key_bias: bool = True  # of no consequence under softmax: whether there is one to count, and to load
 
     @nn.compact
     def __call__(
@@ -60,7 +62,7 @@ class Attention(nn.Module):
         split = partial(rearrange, pattern="b n (h d) -> b n h d", h=self.heads)
         attended = jax.nn.dot_product_attention(
             split(dense(name="query")(x)),
-            split(dense(name="key")(context)),
+            split(dense(use_bias=self.key_bias, name="key")(context)),
             split(dense(name="value")(context)),
             mask=None if valid is None else valid[:, None, None, :],
             is_causal=self.causal,
@@ -89,7 +91,11 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each on the normalised stream and added back to it."""
+    """Attention and MLP, each on the normalised stream and added back to it; with `post_norm`, the sums are normalised instead.
+
+    Given a `context`, the stream attends to that instead of itself, and `valid` is the context's; a row whose context
+    has nothing valid gets nothing from it.
+    """
 
     heads: int
     mlp_ratio: float = 4.0
@@ -98,19 +104,37 @@ class Block(nn.Module):
     dtype: Dtype = "float32"
     activation: str = "gelu"
     norm_epsilon: float = 1e-6
+    post_norm: bool = False
+    key_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None, *, train: bool) -> Float[Array, "B N D"]:
+    def __call__(
+        self,
+        x: Float[Array, "B N D"],
+        valid: Bool[Array, "B M"] | None = None,
+        context: Float[Array, "B M E"] | None = None,
+        *,
+        train: bool,
+    ) -> Float[Array, "B N D"]:
         drop = nn.Dropout(self.dropout, deterministic=not train)
         norm = partial(nn.LayerNorm, self.norm_epsilon, dtype=self.dtype)
-        y = Attention(self.heads, self.causal, self.dtype, name="attention")(norm(name="norm_1")(x), valid=valid)
+        norm_1, norm_2 = norm(name="norm_1"), norm(name="norm_2")
+        attention = Attention(self.heads, self.causal, self.dtype, self.key_bias, name="attention")
+        mlp = Mlp(self.mlp_ratio, self.dropout, self.dtype, self.activation, name="mlp")
+
+        seen = None if context is None else norm(name="norm_context")(context)
+        y = attention(x if self.post_norm else norm_1(x), seen, valid)
+        if context is not None and valid is not None:
+            y = zero_where_not(valid.any(axis=1), y)
         x = x + drop(y)
-        y = Mlp(self.mlp_ratio, self.dropout, self.dtype, self.activation, name="mlp")(norm(name="norm_2")(x), train=train)
-        return x + drop(y)
+        if self.post_norm:
+            x = norm_1(x)
+            return norm_2(x + drop(mlp(x, train=train)))
+        return x + drop(mlp(norm_2(x), train=train))
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and a final norm. Returns the tokens and, lowest first, what each block gave.
+    """`depth` blocks and a final norm; with `post_norm`, that norm comes first. Returns the tokens and, lowest first, what each block gave.
 
     With `remat` a block's inside is computed again in the backward pass instead of kept: a third more arithmetic for
     the memory of one block instead of all (Chen et al., 2016, 'Training Deep Nets with Sublinear Memory Cost').
@@ -125,6 +149,8 @@ class Transformer(nn.Module):
     activation: str = "gelu"
     norm_epsilon: float = 1e-6
     remat: bool = False
+    post_norm: bool = False  # as in BERT (Devlin et al., 2019)
+    key_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -134,12 +160,25 @@ class Transformer(nn.Module):
             return block(x, valid, train=train)
 
         run = nn.remat(run) if self.remat else run
-        block = partial(Block, self.heads, self.mlp_ratio, self.causal, self.dropout, self.dtype, self.activation, self.norm_epsilon)
+        block = partial(
+            Block,
+            self.heads,
+            self.mlp_ratio,
+            self.causal,
+            self.dropout,
+            self.dtype,
+            self.activation,
+            self.norm_epsilon,
+            self.post_norm,
+            self.key_bias,
+        )
+        norm = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")
+        x = nn.Dropout(self.dropout, deterministic=not train)(norm(x)) if self.post_norm else x
         stages = []
         for i in range(self.depth):
             x = run(block(name=f"block_{i:02d}"), x, valid)
             stages.append(x)
-        return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(x), tuple(stages)
+        return x if self.post_norm else norm(x), tuple(stages)
 
 
 class AttentionPool(nn.Module):

@@ -7,6 +7,11 @@ from jaxtyping import Float, Int
 from scipy.special import gammaln
 
 
+def unit(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    """Rows of length 1, and those of length 0 as they are; on the host (`ops/masks.py` has it for the device)."""
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+
+
 def ranks(
     queries: Float[np.ndarray, "Q D"],
     query_keys: Int[np.ndarray, " Q"],

@@ -45,7 +45,7 @@ def test_unit_norm_and_zero_where_absent():
 def test_a_shared_encoder_has_one_set_of_weights():
     model, variables, run = model_and_variables()
     assert set(variables["params"]) == {"image", "image_projection", "text", "text_projection"}
-    assert model.streams == ("image", "image_view2", "text")
+    assert tuple(sorted(model.encoders)) == ("image", "image_view2", "text")
     outputs = run(variables, {key: value for key, value in BATCH.items() if key != "_mask"})
     np.testing.assert_allclose(outputs["image/z"][::-1], outputs["image_view2/z"], atol=1e-6)
 

@@ -10,31 +10,14 @@ import pytest
 import checks
 from mmjax.config import ConfigError
 from mmjax.nn.transformer import Attention, AttentionPool, Block, Transformer, quick_gelu
+from torch_weights import attention, dense, norm, weights
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "nn.npz")
 
 
-def weights(case):
-    prefix = f"{case}/weights/"
-    return {name.removeprefix(prefix): jnp.asarray(GOLDEN[name]) for name in GOLDEN.files if name.startswith(prefix)}
-
-
-def dense(w, name):
-    return {"kernel": w[f"{name}.weight"].T, "bias": w[f"{name}.bias"]}
-
-
-def norm(w, name):
-    return {"scale": w[f"{name}.weight"], "bias": w[f"{name}.bias"]}
-
-
-def attention(w, name):
-    packed = zip(("query", "key", "value"), jnp.split(w[f"{name}.in_proj_weight"], 3), jnp.split(w[f"{name}.in_proj_bias"], 3), strict=True)
-    return {part: {"kernel": kernel.T, "bias": bias} for part, kernel, bias in packed} | {"out": dense(w, f"{name}.out_proj")}
-
-
 @pytest.mark.parametrize("case", ["full", "padded", "causal"])
 def test_the_block_is_torchs_encoder_layer(case):
-    w = weights("block")
+    w = weights(GOLDEN, "block")
     params = {
         "attention": attention(w, "self_attn"),
         "mlp": {"in": dense(w, "linear1"), "out": dense(w, "linear2")},
@@ -53,7 +36,7 @@ def test_the_block_is_torchs_encoder_layer(case):
 
 
 def test_the_attention_pool_is_torchs_attention_from_a_probe():
-    w = weights("pool")
+    w = weights(GOLDEN, "pool")
     params = {
         "probe": w["probe"],
         "attention": attention(w, "attention"),
@@ -73,6 +56,18 @@ def test_attention_over_a_context_of_another_length_and_width():
     assert got.shape == (2, 3, 8)
     assert np.isfinite(got).all()  # also for the row that sees nothing
     np.testing.assert_allclose(got[:1], module.apply(variables, x[:1], context[:1, :2]), rtol=1e-5)
+
+
+def test_a_block_over_a_context_gets_nothing_from_one_without_valid_positions():
+    x, context = jnp.asarray(GOLDEN["block/x"]), jnp.asarray(GOLDEN["block/x"])[:, ::-1, :6]
+    valid = jnp.zeros(x.shape[:2], bool).at[1:].set(True)
+    block = Block(heads=2)
+    variables = checks.drawn(block, x, valid, context, train=False)
+    got = block.apply(variables, x, valid, context, train=False)
+    assert jnp.abs(got - block.apply(variables, x, valid, -context, train=False))[1:].max() > 0.1
+    out = jax.tree.map(jnp.zeros_like, variables["params"]["attention"]["out"])
+    variables["params"]["attention"] |= {"out": out}
+    np.testing.assert_allclose(got[0], block.apply(variables, x, valid, context, train=False)[0], atol=1e-6)
 
 
 def test_quick_gelu_is_clips():

@@ -151,10 +151,59 @@ def test_pairs_are_averaged_and_share_scale_and_bias():
     np.testing.assert_allclose(start(Contrastive(pairs), batch)[0]["log_scale"], math.log(1 / 0.07), rtol=1e-6)
 
 
+def test_a_hub_and_all_pairs_are_their_lists():
+    batch = embeddings(streams=("audio", "image", "series", "text")) | {"audio/present": jnp.arange(6) % 2 == 0}
+    lists = {
+        "hub:image": [("audio", "image"), ("image", "series"), ("image", "text")],
+        "all": [("audio", "image"), ("audio", "series"), ("audio", "text"), ("image", "series"), ("image", "text"), ("series", "text")],
+    }
+    for name, pairs in lists.items():
+        short, long = term(Contrastive(name), batch), term(Contrastive(pairs), batch)
+        assert list(short.terms) == [f"{a}_{b}" for a, b in pairs]
+        jax.tree.map(np.testing.assert_array_equal, short, long)
+    with pytest.raises(ConfigError, match=r"'imag', which the model does not embed. It embeds: audio, image"):
+        start(Contrastive("hub:imag"), batch)
+    with pytest.raises(ConfigError, match="'image' alone: there is no pair"):
+        start(Contrastive("all"), embeddings(streams=("image",)))
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_devices_that_hold_different_subsets_of_the_modalities_give_the_loss_of_one(kind):
+    """Of eight devices some hold no sound at all, some no text: counts are of the whole batch, not of each device's part."""
+    streams = ("audio", "image", "series", "text")
+    batch = dict(embeddings(rows=16, streams=streams))
+    row = np.arange(16)
+    here = {"audio": row % 5 == 1, "text": (row < 4) | (row > 9), "series": row < 9, "image": row != 7}
+    batch |= {f"{m}/present": jnp.asarray(v) for m, v in here.items()}
+    batch |= {f"{m}/key": jnp.asarray(row // 3, jnp.int32) for m in streams}
+    objective = Contrastive("all", loss=kind)
+    outputs = {f"{m}/z": batch[m] for m in streams}
+    params = start(objective, batch)[0]
+
+    def total(outputs, params, batch):
+        loss = loss_of(objective, params, outputs, batch)
+        return sum(loss.terms.values()), loss
+
+    step = quick(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    with jax.set_mesh(mesh):
+        sharded = step(jax.device_put(outputs, split), params, jax.device_put(batch, split))
+    wanted = step(outputs, params, batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), jax.device_get(sharded), jax.device_get(wanted))
+    for a, b in (("audio", "text"), ("image", "series")):
+        both = here[a] & here[b]
+        args = [np.asarray(outputs[f"{m}/z"], np.float64) for m in (a, b)]
+        scale, bias = math.exp(params["log_scale"]), float(params.get("bias", 0.0))
+        np.testing.assert_allclose(
+            wanted[0][1].terms[f"{a}_{b}"] * 6, reference(kind, *args, row // 3, row // 3, both, scale, bias), rtol=1e-4
+        )
+
+
 def test_wrong_names():
     with pytest.raises(ConfigError, match="loss='triplet'"):
         Contrastive(PAIR, loss="triplet")
-    for pairs in ([], [("image",)], ["image"]):
+    for pairs in ([], [("image",)], ["image"], "image", ""):
         with pytest.raises(ConfigError, match="list of two streams each"):
             Contrastive(pairs)
     with pytest.raises(ConfigError, match=r"'audio', which the model does not embed. It embeds: image, text"):

@@ -1,0 +1,71 @@
+"""Tokens of several modalities on their way into one transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mmjax.config import ConfigError, nearest
+from mmjax.contract import Encoding
+from mmjax.nn.transformer import Dtype
+from mmjax.ops.masks import zero_absent
+
+Tokens = tuple[Float[Array, "B _ D"], Bool[Array, "B _"]]  # and which of them are valid; modalities differ in length
+
+
+def main_of(main: str | None, encodings: Mapping[str, Encoding]) -> str:
+    """The main modality, without a choice the first by name; refuses one that is not among the encodings."""
+    main = min(encodings) if main is None else main
+    if main not in encodings:
+        raise ConfigError(f"fusion.main={main!r} is no modality of the model.{nearest(main, encodings)}")
+    return main
+
+
+def stage_tokens(encoding: Encoding, stage: int, modality: str) -> Tokens:
+    """One of an encoding's stages (0 is the lowest, -1 the highest) as tokens.
+
+    A stage with as many positions as the encoding has tokens is valid where they are, another one wherever the row
+    is present.
+    """
+    count = len(encoding.stages)
+    if not -count <= stage < count:
+        raise ConfigError(f"fusion.stage={stage}: the encoder of {modality!r} gives {count} stages.")
+    tokens, valid = encoding.stages[stage], encoding.valid
+    if tokens.shape[:2] != valid.shape:
+        valid = jnp.broadcast_to(encoding.present[:, None], tokens.shape[:2])
+    return tokens, valid
+
+
+def projected(encodings: Mapping[str, Encoding], width: int, dtype: Dtype, stage: int | None = None) -> dict[str, Tokens]:
+    """{modality: its tokens, or one stage's, through a dense layer of its own}, sorted by name. To be called in a compact module.
+
+    What is absent is 0 before the layer. The layer's bias, drawn at random, is the modality's embedding: it tells a
+    transformer which modality a token is of.
+    """
+    parts = {}
+    for m, e in zero_absent(encodings).items():
+        tokens, valid = (e.tokens, e.valid) if stage is None else stage_tokens(e, stage, m)
+        parts[m] = nn.Dense(width, dtype=dtype, bias_init=nn.initializers.normal(0.02), name=f"{m}_in")(tokens), valid
+    return parts
+
+
+def concatenated(parts: Iterable[Tokens]) -> Tokens:
+    """Several modalities' tokens as one sequence."""
+    tokens, valid = zip(*parts, strict=True)
+    return jnp.concatenate(tokens, axis=1), jnp.concatenate(valid, axis=1)
+
+
+class LearnedTokens(nn.Module):
+    """`count` learned tokens, the same in every row and always valid: class tokens, bottlenecks, latents."""
+
+    count: int
+    width: int
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, rows: int) -> Tokens:
+        tokens = self.param("tokens", nn.initializers.normal(0.02), (1, self.count, self.width), jnp.float32)
+        return jnp.broadcast_to(tokens.astype(self.dtype), (rows, self.count, self.width)), jnp.ones((rows, self.count), bool)
