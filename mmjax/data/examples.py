@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import logging
 import threading
 import zlib
@@ -27,8 +28,9 @@ class Source(Protocol):
     share. An `id`, if it has one, is what a person finds the example by.
 
     A source may have `strata`, [(start, stop, weight), ...]: consecutive stretches that hold all its examples, of which
-    training draws in proportion to the weights, each shuffled and repeated on its own (`order.py`); and `classes`,
-    {stream: names}, the names of each label's classes in order.
+    training draws in proportion to the weights, each shuffled and repeated on its own (`order.py`); `classes`,
+    {stream: names}, the names of each label's classes in order; and `has(index, stream)`, whether an example has a stream,
+    where that is known without reading it.
     """
 
     fingerprint: str  # another one means other data
@@ -60,12 +62,27 @@ def strata_of(source: Source) -> list[tuple[int, int, float]]:
     return list(getattr(source, "strata", None) or [(0, len(source), 1.0)])
 
 
-def nth_text(texts: Any, n: int) -> Any:
-    """Of a field (a string, a list of strings, or a dict of these) the n-th text, by language in a dict; None where there is none."""
-    if isinstance(texts, Mapping):
-        return {name: text for name, value in texts.items() if (text := nth_text(value, n)) is not None} or None
-    texts = [texts] if isinstance(texts, str) else (texts or [])
-    return texts[n] if n < len(texts) else None
+def each(items: Any) -> list[Any]:
+    """Every item of a field: of one, of a list, or of a dict of these by language, in which each stays under its language."""
+    if isinstance(items, Mapping):
+        return [{language: item} for language, value in items.items() for item in each(value)]
+    items = items if isinstance(items, list | tuple) else [items]
+    return [item for item in items if item is not None]
+
+
+def _nth(items: Any, n: int) -> Any:
+    found = each(items)
+    return found[n] if n < len(found) else None
+
+
+def has(source: Source, index: int, stream: str) -> bool:
+    """Whether an example has a field for a stream; what cannot be read has none."""
+    if hasattr(source, "has"):
+        return source.has(index, stream)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        return field(source[index], stream) is not None
+    except Exception:  # counted when training meets it
+        return False
 
 
 class Unreadable(Exception):
@@ -76,11 +93,12 @@ class Examples:
     """The examples of one split behind one set of pipelines.
 
     `seed=None` is evaluation: no operation draws. With `cache`, what the operations before the first that draws give
-    stays in memory. `rows` lists (example, which of its texts) where every text of an example is a row of its own.
+    stays in memory. `items` is a stream of which every item of an example is a row of its own (five captions, the
+    recordings of one word), in all languages that its `choose` takes; `rows` then lists (example, which of its items).
     `path` is where the config says how they are read.
 
     Raises:
-        ConfigError: a pipeline's stream is no field of the source.
+        ConfigError: a pipeline's stream is no field of the source, or `items` has no pipeline.
         DataError: more than `max_unreadable` of the examples (and more than one) are unreadable.
     """
 
@@ -93,16 +111,20 @@ class Examples:
         seed: int | None,
         cache: bool = False,
         max_unreadable: float = 0.01,
-        rows: Sequence[tuple[int, int]] | None = None,
+        items: str | None = None,
         path: str = "data",
     ):
+        if items is not None and items not in pipelines:
+            raise ConfigError(f"{path}.pp does not read {items!r}, of which every item should be a row. It reads: {', '.join(pipelines)}.")
         self.source, self.pipelines, self.split, self.seed = source, dict(sorted(pipelines.items())), split, seed
-        self.rows, self.max_unreadable, self.path = rows, max_unreadable, path
+        self.items, self.max_unreadable, self.path = items, max_unreadable, path
         self.unreadable: dict[int, str] = {}  # by item of the source, why
-        self._failed: dict[int, str] = {}  # by row: of an item's texts some can be readable
+        self._failed: dict[int, str] = {}  # by row: of an example's items some can be readable
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
+        self._encodings: Mapping[str, Mapping[str, np.ndarray]] = {}
         self._lock = threading.Lock()
         self._hashes = {stream: zlib.crc32(stream.encode()) for stream in pipelines}
+        self.rows = None if items is None else list(self._item_rows(items))
         self.spec = self._probe()
 
     def __len__(self) -> int:
@@ -114,29 +136,26 @@ class Examples:
         Raises:
             Unreadable: with the reason, which is kept in `unreadable` too.
         """
-        index, text = (row, None) if self.rows is None else self.rows[row]
         if row in self._failed:
             raise Unreadable(self._failed[row])
         try:
-            fields = self._fixed(index)
+            fields = self._fixed(row)
             out: dict[str, Any] = {"key": fields["key"]}
             for stream, pipeline in self.pipelines.items():
-                value, start = fields[stream], pipeline.fixed
-                if text is not None and kind(stream) == "text":
-                    value, start = nth_text(value, text), 0
-                rng = self._rng(stream, epoch, index) if True in pipeline.draws else None
+                value = fields[stream]
+                rng = self._rng(stream, epoch, row) if True in pipeline.draws else None
                 stop = pipeline.readable if shown else None
-                out[stream] = None if value is None else pipeline(value, rng, start=start, stop=stop)
+                out[stream] = None if value is None else pipeline(value, rng, start=pipeline.fixed, stop=stop)
         except Exception as error:
             self._account(row, error)
             raise Unreadable(self._failed[row]) from error
-        return out
+        return out | {stream: {name: values[row] for name, values in arrays.items()} for stream, arrays in self._encodings.items()}
 
-    def _rng(self, stream: str, epoch: int, index: int) -> np.random.Generator | None:
+    def _rng(self, stream: str, epoch: int, row: int) -> np.random.Generator | None:
         """Of its own for every use, so that an example does not depend on what was read before it."""
         if self.seed is None:
             return None
-        words = (self.seed % 2**32, self.seed >> 32, epoch, index, self._hashes[stream])
+        words = (self.seed % 2**32, self.seed >> 32, epoch, row, self._hashes[stream])
         return np.random.default_rng(np.array(words, np.uint32))  # from an array it is made twice as fast
 
     def shown(self, row: int) -> dict[str, Any]:
@@ -145,6 +164,15 @@ class Examples:
             return self.read(row, shown=True)
         except Unreadable:
             return dict.fromkeys(self.pipelines)
+
+    def with_encodings(self, encodings: Mapping[str, Mapping[str, np.ndarray]], unreadable: Mapping[int, str]) -> Examples:
+        """The same with further streams that come encoded, {stream: {name in the batch: its array of all rows}}.
+
+        Rows in `unreadable`, which could not be encoded, are unreadable here.
+        """
+        other = copy.copy(self)
+        other._encodings, other._failed = encodings, {**self._failed, **unreadable}
+        return other
 
     def read_next(self, row: int, epoch: int) -> dict[str, Any]:
         """The streams of the first readable row from `row` on."""
@@ -155,22 +183,35 @@ class Examples:
                 continue
         raise DataError(f"Nothing in the {self.split} split is readable.")
 
-    def _fixed(self, index: int) -> dict[str, Any]:
-        """The fields of an example after the operations that draw nothing."""
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
+    def _fixed(self, row: int) -> dict[str, Any]:
+        """The fields of a row after the operations that draw nothing."""
+        if self._cache is not None and row in self._cache:
+            return self._cache[row]
+        index, n = (row, 0) if self.rows is None else self.rows[row]
         example = self.source[index]
         fields: dict[str, Any] = {"key": int(example.get("key", index))}
         for stream, pipeline in self.pipelines.items():
             value = field(example, stream)
-            as_it_is = value is None or (self.rows is not None and kind(stream) == "text")
-            fields[stream] = value if as_it_is else pipeline(value, None, stop=pipeline.fixed)
+            value = _nth(value, n) if stream == self.items else value
+            fields[stream] = None if value is None else pipeline(value, None, stop=pipeline.fixed)
         if self._cache is not None:
             for value in fields.values():
                 if isinstance(value, np.ndarray):
                     value.flags.writeable = False  # an operation that works in place would change it for every later epoch
-            self._cache[index] = fields
+            self._cache[row] = fields
         return fields
+
+    def _item_rows(self, stream: str) -> Iterator[tuple[int, int]]:
+        """(example, which of its items) for every item that `choose` takes, where there is one; nothing is decoded."""
+        pipeline = self.pipelines[stream]
+        for i in range(len(self.source)):
+            n = -1
+            try:
+                for n, item in enumerate(each(field(self.source[i], stream))):
+                    if pipeline(item, None, stop=pipeline.choosing) is not None:
+                        yield i, n
+            except Exception:  # a row all the same: unreadable, and counted when it is read
+                yield i, max(n, 0)
 
     def _account(self, row: int, error: Exception) -> None:
         if isinstance(error, ConfigError):
@@ -235,7 +276,15 @@ class Examples:
 
     def collate(self, examples: Sequence[Mapping[str, Any] | None]) -> dict[str, np.ndarray]:
         """Rows to a batch after the contract; None is a row of padding, `_mask` False."""
-        batch = {}
+        batch: dict[str, np.ndarray] = {}
+        keys = np.array([-1 if e is None else e["key"] for e in examples], np.int32)
+        for stream, arrays in self._encodings.items():
+            batch[f"{stream}/key"] = keys
+            for name, values in arrays.items():
+                batch[name] = np.zeros((len(examples), *values.shape[1:]), values.dtype)
+                for row, example in enumerate(examples):
+                    if example is not None:
+                        batch[name][row] = example[stream][name]
         for stream, spec in self.spec.items():
             values = np.zeros((len(examples), *spec.shape), spec.dtype)
             valid = np.zeros((len(examples), spec.shape[0]) if spec.ragged else 0, bool)
@@ -252,7 +301,7 @@ class Examples:
                     raise DataError(f"{self.path}.pp.{stream} gives {sizes}: let it end in one size, as by resize().")
                 values[row] = value
             batch[stream], batch[f"{stream}/present"] = values, here
-            batch[f"{stream}/key"] = np.array([-1 if e is None else e["key"] for e in examples], np.int32)
+            batch[f"{stream}/key"] = keys
             if spec.ragged:
                 batch[f"{stream}/valid"] = valid
         return batch

@@ -7,8 +7,9 @@ same whatever the number of processes and the position is s alone.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import copy
+from collections import ChainMap, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +21,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmjax import config
 from mmjax.config import ConfigError, DataError, UserError
 from mmjax.contract import BATCH_AXES, MASK, kind
-from mmjax.data.examples import Examples, Source, Spec, Unreadable, field, nth_text, strata_of
-from mmjax.data.order import Order
+from mmjax.data.batch_pp import BatchPP
+from mmjax.data.examples import Examples, Source, Spec, Unreadable, field, has, strata_of
+from mmjax.data.order import Order, balanced
 from mmjax.data.pp.builder import Pipeline, parse
 from mmjax.data.tokenizers import Tokenizer, make_tokenizer
 
 ENDLESS = 2**40  # steps
+FITTED_ON = 10_000  # examples, where there are more
 
 
 class Data:
@@ -36,9 +39,14 @@ class Data:
         pp: the operations of each stream, as `pp/builder.py` reads them; a field of the source is chosen by the
             stream's name, or by its kind (`image_view2` reads `image` where there is no field of that name).
         batch_size: global, for training and evaluation.
+        batch_pp, modality_dropout: what is done on the device, as `batch_pp/__init__.py` reads it.
         tokenizer: `dict(name="byte")`, or `dict(name="bpe", vocab=...)`, trained on the training split, or with
             `sample=1_000_000` on the texts of so many of its examples, drawn by the seed.
+        balance: the least share of training rows that have a stream, dict(audio_sound=0.25): examples with a stream that few
+            have are drawn more often, the others less. An example has a stream if it has a field for it.
         cache: whether what the operations before the first that draws give stays in memory.
+        encoded: streams of frozen encoders, which batches carry as their encodings: each example goes through the encoder once,
+            as in evaluation. They stay in the host's memory, 4 bytes a number of a token.
         threads, prefetch: threads that load batches, and batches kept ready on the devices.
         max_unreadable: the share of unreadable items above which reading stops.
         seed, workdir: provided by the run; the tokenizer is stored in `workdir`.
@@ -51,8 +59,12 @@ class Data:
         pp: Mapping[str, str],
         batch_size: int,
         *,
+        batch_pp: Any = None,
+        modality_dropout: Any = None,
         tokenizer: Mapping[str, Any] | None = None,
+        balance: Mapping[str, float] | None = None,
         cache: bool = False,
+        encoded: Sequence[str] = (),
         threads: int = 2,
         prefetch: int = 2,
         max_unreadable: float = 0.01,
@@ -62,21 +74,46 @@ class Data:
     ):
         self.source_config, self.pp, self.batch_size = source, dict(pp), batch_size
         self.tokenizer_config = dict(tokenizer or {"name": "byte"})
+        self.balance = dict(balance or {})
         self.cache, self.threads, self.prefetch, self.max_unreadable = cache, threads, prefetch, max_unreadable
         self.seed, self.workdir, self.path = seed, workdir, path
+        self.encoded = tuple(encoded)
         self._run: Data | None = None
+        self._encode: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None = None
+        self._encoded: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         self._sources: dict[str, Source] = {}
         self._tokenizer: Tokenizer | None = None
         self._examples: dict[Any, Examples] = {}
+        if not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise ConfigError(f"config.seed={seed!r} should be a whole number from 0 to 2^32 - 1.")
         if not self.pp:
             raise ConfigError(f"{path}.pp names no stream.")
+        for stream, share in self.balance.items():
+            if stream not in self.pp:
+                raise ConfigError(f"{path}.balance.{stream}: {path}.pp reads no such stream.{config.nearest(stream, self.pp)}")
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+                raise ConfigError(f"{path}.balance.{stream}={share!r} should be a share of the rows, between 0 and 1.")
         config.check_part("data.sources", source, f"{path}.source", provided=("split",))
         config.check_call(make_tokenizer, self.tokenizer_config, "data.tokenizer", provided=("texts",), common=("sample",))
         self._sample = self.tokenizer_config.pop("sample", None)
         if self._sample is not None and (not isinstance(self._sample, int) or self._sample < 1):
             raise ConfigError(f"data.tokenizer.sample={self._sample!r} should be a number of examples, or None for all.")
         make_tokenizer([], **self.tokenizer_config)
-        self._parse(self.pp, tokenizer=None)
+        pipelines = self._parse(self.pp, tokenizer=None)
+        for stream in self.encoded:
+            if stream not in pipelines:
+                raise ConfigError(f"{path}.encoded: {path}.pp reads no {stream!r}.{config.nearest(stream, self.pp)}")
+            drawn = [name for name, draws in zip(pipelines[stream].names, pipelines[stream].draws, strict=True) if draws]
+            if drawn:
+                raise ConfigError(f"{path}.encoded: {stream!r} is encoded once, but {path}.pp.{stream} draws anew, by {drawn[0]}.")
+        self.batch_pp = BatchPP(batch_pp, modality_dropout, known=self.pp, path=path)
+
+    def reseeded(self, seed: int) -> Data:
+        """The same data in the order, and with the augmentation, of another seed; what is fitted or encoded stays."""
+        other = copy.copy(self)
+        other.seed = seed
+        other._examples = {name: examples for name, examples in self._examples.items() if not name[2]}
+        return other
 
     def elsewhere(self, path: str, *, source: Mapping[str, Any], pp: Mapping[str, str] | None = None) -> Data:
         """Other data for the same run, with its batch size, seed and tokenizer, and its operations for what `pp` leaves out."""
@@ -148,7 +185,7 @@ class Data:
         for stream, pipeline in self._parse(self.pp, tokenizer=None).items():
             if "tokens" not in pipeline.names:
                 continue
-            for i in self._sampled(len(source)):
+            for i in _sampled(len(source), self._sample, self.seed):
                 try:
                     texts = field(source[i], stream)
                     rngs = (np.random.default_rng((self.seed, draw, i)) for draw in range(draws))
@@ -157,48 +194,30 @@ class Data:
                     continue
                 yield from (text for text in drawn if isinstance(text, str))
 
-    def _sampled(self, count: int) -> Sequence[int]:
-        """The examples that the tokenizer is trained on, in the order in which they lie."""
-        if self._sample is None or self._sample >= count:
-            return range(count)
-        return np.sort(np.random.default_rng(self.seed).choice(count, self._sample, replace=False)).tolist()
+    def examples(
+        self, split: str, pp: Mapping[str, str] | None = None, *, train: bool = False, items: str | None = None, kept: bool = True
+    ) -> Examples:
+        """A split behind its pipelines (the run's, or `pp`). Every item that an example has of the stream `items` is a row.
 
-    def examples(self, split: str, pp: Mapping[str, str] | None = None, *, train: bool = False, all_texts: bool = False) -> Examples:
-        """A split behind its pipelines (the run's, or `pp`). With `all_texts` every text of an example is a row."""
+        With `kept=False` neither these examples nor what their operations give stays in memory.
+        """
         pp = dict(self.pp if pp is None else pp)
-        name = (split, tuple(sorted(pp.items())), train, all_texts)
-        if name not in self._examples:
-            pipelines, rows = self._parse(pp, self.tokenizer, split), None
-            if all_texts:
-                rows = list(self._text_rows(split, pipelines))
-            self._examples[name] = Examples(
-                self.source(split),
-                pipelines,
-                split=split,
-                seed=self.seed if train else None,
-                cache=self.cache,
-                max_unreadable=self.max_unreadable,
-                rows=rows,
-                path=self.path,
-            )
-        return self._examples[name]
-
-    def _text_rows(self, split: str, pipelines: Mapping[str, Pipeline]) -> Iterator[tuple[int, int]]:
-        """(example, which of its texts) for every text that the operations keep."""
-        source, found = self.source(split), [stream for stream in pipelines if kind(stream) == "text"]
-        if len(found) != 1:
-            raise ConfigError(f"Every text as a row needs one stream of texts, not {len(found)} ({', '.join(pipelines)}).")
-        stream, pipeline = found[0], pipelines[found[0]]
-        for i in range(len(source)):
-            n = 0
-            try:
-                texts = field(source[i], stream)
-                while (text := nth_text(texts, n)) is not None:
-                    if pipeline(text, None, stop=pipeline.readable) is not None:
-                        yield i, n
-                    n += 1
-            except Exception:  # a row all the same: unreadable, and counted when it is read
-                yield i, n
+        name = (split, tuple(sorted(pp.items())), train, items)
+        if name in self._examples:
+            return self._examples[name]
+        found = Examples(
+            self.source(split),
+            self._parse(pp, self.tokenizer, split),
+            split=split,
+            seed=self.seed if train else None,
+            cache=self.cache and kept,
+            max_unreadable=self.max_unreadable,
+            items=items,
+            path=self.path,
+        )
+        if kept:
+            self._examples[name] = found
+        return found
 
     @property
     def spec(self) -> dict[str, Spec]:
@@ -213,22 +232,81 @@ class Data:
             counts.setdefault(examples.split, set()).update(examples.unreadable)
         return {split: len(items) for split, items in counts.items()}
 
+    def fitted(self, mesh: Mesh) -> dict[str, Any]:
+        """What the operations on the device fit: on the training examples without augmentation, or 10,000 drawn by the seed.
+
+        Raises:
+            DataError: what is fitted is not finite.
+        """
+        pp = {stream: self.pp[stream] for stream in self.batch_pp.fits}
+        if not pp:
+            return {}
+        rows = _sampled(len(self.source("train")), FITTED_ON, self.seed)
+        found = self.batch_pp.fit(lambda: self.eval_batches(mesh, "train", pp, rows=rows))
+        for place, leaf in jax.tree_util.tree_leaves_with_path(found):
+            if not np.isfinite(leaf).all():
+                stream, name = (entry.key for entry in place[:2])
+                what = f"{self.path}.batch_pp.{stream}: what {name.partition('_')[2]} fits is not finite"
+                raise DataError(f"{what}: values of the training examples are NaN or infinite, or none of them is valid.")
+        return found
+
+    def encode(self, encode: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """From here on batches carry the `encoded` streams as their encodings, wherever they are read by the run's operations.
+
+        `encode(stream, batch)` gives what stands for the stream in a batch.
+        """
+        self._encode = encode
+
+    def _read(self, mesh: Mesh, split: str, pp: Mapping[str, str], *, items: str | None = None, **more: Any) -> Examples:
+        """The examples that batches are made of: of `encoded` streams, where `pp` is the run's, their encodings."""
+        ready = [m for m in self.encoded if self._encode and items is None and pp.get(m) == self.pp[m]]
+        examples = self.examples(split, {m: text for m, text in pp.items() if m not in ready}, items=items, **more)
+        if not ready:
+            return examples
+        unreadable = [self.examples(split, {m: self.pp[m]}).unreadable for m in ready]
+        return examples.with_encodings({m: self._encodings(mesh, split, m) for m in ready}, dict(ChainMap(*unreadable)))
+
+    def _encodings(self, mesh: Mesh, split: str, stream: str) -> dict[str, np.ndarray]:
+        """What stands for an encoded stream in a batch, of all rows of a split; made the first time."""
+        if (split, stream) not in self._encoded:
+            assert self._encode is not None
+            examples = self.examples(split, {stream: self.pp[stream]})
+            parts: dict[str, list[Any]] = {}
+            for batch in self._once(mesh, examples, range(len(examples))):
+                for name, value in self._encode(stream, batch).items():
+                    parts.setdefault(name, []).append(value)
+            self._encoded[split, stream] = {n: np.concatenate(jax.device_get(values))[: len(examples)] for n, values in parts.items()}
+        return self._encoded[split, stream]
+
     def train_batches(self, mesh: Mesh, start: int = 0) -> Iterator[dict[str, jax.Array]]:
         """Endless batches from step `start` on, placed on the mesh ahead of time."""
         import grain
 
         self.open(["train"])
-        examples = self.examples("train", train=True)
+        examples = self._read(mesh, "train", self.pp, train=True)
         size = self.batch_size
         mine = _process_rows(size)
 
-        order = Order(strata_of(examples.source), self.seed)
+        arranged, strata = self._balanced(examples.source)
+        order = Order(strata, self.seed)
 
         def load(step: int) -> dict[str, np.ndarray]:
             rows, epochs = order(step * size + np.array(mine))
+            rows = rows if arranged is None else arranged[rows]
             return examples.collate([examples.read_next(int(row), int(epoch)) for row, epoch in zip(rows, epochs, strict=True)])
 
         return self._placed(self._threaded(grain.MapDataset.range(ENDLESS).map(load), start), mesh)
+
+    def _balanced(self, source: Source) -> tuple[np.ndarray | None, list[tuple[int, int, float]]]:
+        """The arrangement of the examples that the strata of training are of, None for the source's own; and the strata."""
+        strata = strata_of(source)
+        if not self.balance:
+            return None, strata
+        having = {stream: np.array([has(source, i, stream) for i in range(len(source))]) for stream in self.balance}
+        try:
+            return balanced(strata, having, self.balance)
+        except ValueError as error:
+            raise ConfigError(f"{self.path}.balance={self.balance}: {error}.") from error
 
     def eval_batches(
         self,
@@ -236,11 +314,12 @@ class Data:
         split: str,
         pp: Mapping[str, str] | None = None,
         *,
-        all_texts: bool = False,
+        items: str | None = None,
         rows: Sequence[int] | np.ndarray | None = None,
+        kept: bool = True,
     ) -> Iterator[dict[str, jax.Array]]:
         """A split (or some `rows` of it) once, in order, without augmentation; `_mask` is False on padding and the unreadable."""
-        examples = self.examples(split, pp, all_texts=all_texts)
+        examples = self._read(mesh, split, self.pp if pp is None else pp, items=items, kept=kept)
         return self._once(mesh, examples, range(len(examples)) if rows is None else rows)
 
     def given(self, mesh: Mesh, stream: str, values: Sequence[Any]) -> Iterator[dict[str, jax.Array]]:
@@ -301,10 +380,15 @@ class SplitView(NamedTuple):
         return self._replace(split=split)
 
     def batches(
-        self, pp: Mapping[str, str] | None = None, *, all_texts: bool = False, rows: Sequence[int] | np.ndarray | None = None
+        self,
+        pp: Mapping[str, str] | None = None,
+        *,
+        items: str | None = None,
+        rows: Sequence[int] | np.ndarray | None = None,
+        kept: bool = True,
     ) -> Iterator[dict[str, jax.Array]]:
         """The split, or some `rows` of it, once and in order; `pp` replaces the run's operations and may name fewer streams."""
-        return self.data.eval_batches(self.mesh, self.split, pp, all_texts=all_texts, rows=rows)
+        return self.data.eval_batches(self.mesh, self.split, pp, items=items, rows=rows, kept=kept)
 
     def given(self, stream: str, values: Sequence[Any]) -> Iterator[dict[str, jax.Array]]:
         """Batches of one stream, of `values` instead of what the source has: prompts, for one."""
@@ -314,9 +398,9 @@ class SplitView(NamedTuple):
         """The names of a label's classes, where the source has them."""
         return self.data.classes(self.split, label)
 
-    def examples(self, pp: Mapping[str, str] | None = None, *, all_texts: bool = False) -> Examples:
+    def examples(self, pp: Mapping[str, str] | None = None, *, items: str | None = None) -> Examples:
         """The rows behind `batches`, in the same order, on the host."""
-        return self.data.examples(self.split, pp, all_texts=all_texts)
+        return self.data.examples(self.split, pp, items=items)
 
 
 class _Given:
@@ -336,6 +420,13 @@ class _Given:
     def describe(self) -> dict[str, Any]:
         """Nothing to tell."""
         return {}
+
+
+def _sampled(count: int, sample: int | None, seed: int) -> Sequence[int]:
+    """So many of `count` examples, drawn by the seed, in the order in which they lie; all of them with None."""
+    if sample is None or sample >= count:
+        return range(count)
+    return np.sort(np.random.default_rng(seed).choice(count, sample, replace=False)).tolist()
 
 
 def _process_rows(size: int) -> range:

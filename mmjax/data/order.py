@@ -1,18 +1,19 @@
 """Which example every row of training reads.
 
 A source is drawn from as a whole, or by strata: stretches of its examples that each get a share of the rows, whatever
-their sizes. Each stratum is a seeded global permutation an epoch of its own. Where row r reads is a pure function of r:
-nothing is carried from row to row, so any process can compute any row, and resuming needs the row's number alone.
+their sizes; where `data.balance` asks for more rows with a rare stream, these are arranged and weighted anew. Each
+stratum is a seeded global permutation an epoch of its own. Where row r reads is a pure function of r: nothing is carried
+from row to row, so any process can compute any row, and resuming needs the row's number alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 Stratum = tuple[int, int, float]  # the first example, the one behind the last, and a weight
 RESOLUTION = 2**20  # shares are multiples of its inverse: rows * 2**20 stays within int64
@@ -33,6 +34,45 @@ class Order:
         which, nth = interleaved(rows, self._shares)
         examples = np.array([self._permuted[i](int(n)) for i, n in zip(which, nth, strict=True)], np.int64)
         return examples, nth // self._sizes[which]
+
+
+def balanced(
+    strata: Sequence[Stratum], has: Mapping[str, Bool[np.ndarray, " N"]], shares: Mapping[str, float]
+) -> tuple[Int[np.ndarray, " N"], list[Stratum]]:
+    """An arrangement of the examples, and strata of it, of which at least `shares[m]` of the rows `has[m]`.
+
+    The strata are parted by what their examples have. Their weights are scaled, for one stream after the other until all
+    shares are met: iterative proportional fitting (Deming and Stephan, 1940), of margins that are bounded from below. What has
+    the same streams in the same stratum keeps its proportion; where every share is met anyway, nothing changes.
+
+    Raises:
+        ValueError: no example has a stream, or the shares exclude each other.
+    """
+    names = sorted(shares)
+    arranged, cells, weights, having = [], [], [], []
+    place = 0
+    for start, stop, weight in strata:
+        pattern = np.stack([has[m][start:stop] for m in names], axis=1)
+        for row in np.unique(pattern, axis=0)[::-1]:
+            members = start + np.flatnonzero((pattern == row).all(axis=1))
+            arranged.append(members)
+            cells.append((place, place + len(members)))
+            place += len(members)
+            weights.append(weight * len(members) / (stop - start))
+            having.append(row)
+    having, share = np.array(having), np.array(weights) / sum(weights)
+    for i, m in enumerate(names):
+        if not having[:, i].any():
+            raise ValueError(f"no example has {m!r}")
+    for _ in range(1_000):
+        missing = [i for i, m in enumerate(names) if share[having[:, i]].sum() < shares[m] - 1e-6]
+        if not missing:
+            return np.concatenate(arranged), [(*cell, float(w)) for cell, w in zip(cells, share, strict=True)]
+        for i in missing:
+            wanted, now = shares[names[i]], share[having[:, i]].sum()
+            if now < wanted:
+                share = np.where(having[:, i], share * wanted / now, share * (1 - wanted) / (1 - now))
+    raise ValueError("no sampling has all these shares")
 
 
 def _seed_of(seed: int, stratum: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 import toy
 from mmjax.config import ConfigError, DataError
-from mmjax.data.examples import Examples, Unreadable, field, nth_text
+from mmjax.data.examples import Examples, Unreadable, each, field
 from mmjax.data.pp.builder import parse
 from mmjax.data.tokenizers import make_tokenizer
 
@@ -169,12 +169,18 @@ def test_a_second_stream_falls_back_to_the_field_of_its_kind():
     assert both["image"].shape == both["image_view2"].shape and not np.array_equal(both["image"], both["image_view2"])
 
 
-def test_nth_text():
-    texts = {"en": ["a", "b"], "de": "c"}
-    assert [nth_text(texts, n) for n in range(3)] == [{"en": "a", "de": "c"}, {"en": "b"}, None]
-    assert [nth_text("a", n) for n in range(2)] == ["a", None]
-    assert [nth_text(["a", "b"], n) for n in range(3)] == ["a", "b", None]
-    assert nth_text(None, 0) is None and nth_text([], 0) is None
+def test_each_item_of_a_field():
+    assert each({"en": ["a", "b"], "de": "c", "fr": [], "it": None}) == [{"en": "a"}, {"en": "b"}, {"de": "c"}]
+    assert each("a") == ["a"] and each([b"a", None, b"b"]) == [b"a", b"b"] and each(None) == each([]) == []
+
+
+def test_every_item_is_a_row_in_every_language_chosen_and_is_read_once(monkeypatch):
+    field = {"en": ["a", "b"], "de": "c", "fr": ["d", "e"]}
+    monkeypatch.setattr(toy.Toy, "__getitem__", lambda self, i: {"text": field if i else None, "key": i})
+    for languages, texts in {'"en", "fr"': ["a", "b", "d", "e"], '"de"': ["c"], "": ["a", "b", "c", "d", "e"]}.items():
+        found = examples(toy.Toy("test"), {"text": f"choose({languages})|lower|tokens(8)"}, items="text", seed=None, cache=True)
+        assert [found.shown(i)["text"] for i in range(len(found))] == texts * 19
+        assert [found.shown(i)["text"] for i in range(len(found))] == texts * 19, "from memory"
 
 
 def test_collate_follows_the_contract():

@@ -1,17 +1,21 @@
 """What is said of data with known duplicates, leaks and unreadable items, before a run trains on them."""
 
 import base64
+import io
 import re
 
 import cv2
 import numpy as np
 import pytest
+import soundfile
 
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Sheet
 from mmjax.data.inspect import data_of, inspect, splits_of
 from mmjax.data.inspect.alike import BANDS, DIFFERENCE, alike, look
-from mmjax.data.show import as_item
+from mmjax.data.pp.audio import Waveform
+from mmjax.data.pp.builder import Padded
+from mmjax.data.show import as_item, curves
 from mmjax.report.inspection import write_inspection
 
 SIZES = {"train": 40, "validation": 10, "test": 10, "lost": 3, "none": 0}
@@ -354,7 +358,70 @@ def test_candidates_are_at_least_all_pairs_that_differ_in_fewer_bits_than_there_
 
 def test_items_of_anything():
     assert as_item("words", "c").content == "words"
-    assert as_item(np.array(7, np.int32)).content == "7" and as_item(np.zeros((5, 6), np.float32)).content == "float32 [5, 6]"
+    assert as_item(np.array(7, np.int32)).content == "7" and as_item(np.zeros((5, 7), np.float32)).content == "float32 [5, 7]"
     bright = as_item(np.full((4, 4, 3), 1.0, np.float32), side=2)
     assert decoded(bright).shape == (2, 2, 3) and decoded(bright).min() == 255
     assert decoded(as_item(np.zeros((100, 10, 3), np.uint8), side=50)).shape == (50, 5, 3)
+
+
+def clip(seed, seconds=0.5, rate=16_000):
+    samples = np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * rate)).astype(np.float32)
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format="FLAC")
+    return out.getvalue()
+
+
+class Clips:
+    """Words with recordings and a sensor; one recording of item 3 is one of item 1, the sensor of item 2 that of item 0."""
+
+    fingerprint = "clips"
+
+    def __init__(self, split):
+        self.split = split
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        same = 0 if i == 2 else i
+        sensor = np.random.default_rng(same).normal(size=(20 + same, 3)).astype(np.float32)
+        others = [clip(101 if i == 3 else 100 + i, 0.25, 8_000)]
+        return {"audio": {"fr": [clip(i), *others], "en": [clip(50)]}, "series": sensor, "key": i}
+
+    def describe(self):
+        return {}
+
+
+def test_clips_and_series_are_shown_counted_and_compared():
+    pp = {"audio": 'choose("fr")|decode(16_000)|crop_or_pad(1)', "series": "window(8)"}
+    data = data_of({"data": {"source": {"name": "test_inspect:Clips"}, "pp": pp, "batch_size": 4}})
+    found = inspect(data, ["train"], count=2, draws=3)
+    table = found.sections["counts"]["lengths"]
+    assert table.rows[0] == ["audio", "train", 12, "0.2 s", "0.5 s", "0.5 s", "4.5 s", "16,000 Hz (6), 8,000 Hz (6)"]
+    assert table.rows[1] == ["series", "train", 6, "20", "23", "25", "133", "3 channels (6)"]
+    said = {v.check: v.said for v in found.verdicts}
+    for stream in ("audio", "series"):
+        assert said[f"within a split: equal {stream}"].startswith(f"2 train items have exactly the {stream} of another")
+        assert [item.kind for item in found.sections["within a split"][f"equal {stream}"].rows[0]] == [stream] * 2
+    first = found.sections["what the model sees"]["train examples"].rows[0]
+    assert [item.kind for item in first].count("audio") == 4 and [item.kind for item in first].count("series") == 4
+
+
+def test_a_clip_is_shown_as_sound():
+    tone = (0.5 * np.sin(np.arange(44_100 * 12) * 0.05)).astype(np.float32)
+    item = as_item(Waveform(tone, 44_100), "a tone")
+    heard, rate = soundfile.read(io.BytesIO(item.content))
+    assert item.kind == "audio" and item.caption == "a tone, 12.0 s"
+    assert rate == 24_000 and abs(len(heard) / rate - 10) < 0.2, "the first ten seconds"
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert spectrum.argmax() * rate / len(heard) == pytest.approx(44_100 * 0.05 / 2 / np.pi, rel=0.01)
+
+
+def test_a_series_is_shown_as_curves_of_what_is_valid():
+    wave = np.stack([np.linspace(0, 1, 40), np.full(40, 0.5)], axis=1).astype(np.float32)
+    padded = Padded(np.concatenate([wave, np.full((60, 2), 99, np.float32)]), np.arange(100) < 40)
+    rising, level = (curves(padded) != 255).any(axis=2), curves(wave[:, 1:])
+    assert as_item(padded).kind == "series" and (curves(wave) == curves(padded)).all()
+    first, last = (np.flatnonzero(rising[:, x]) for x in (4, 120))
+    assert first.max() > 55 and last.min() < 8, "from the lower left to the upper right"
+    assert level.shape == (64, 128, 3) and curves(np.zeros((0, 3), np.float32)).min() == 255

@@ -86,7 +86,7 @@ def test_the_seed_decides(mesh, uninterrupted):
     assert_same(taken(toy_data().train_batches(mesh), 2), uninterrupted[:2])
     other = taken(toy_data(seed=1).train_batches(mesh), 2)
     assert not np.array_equal(keys(other), keys(uninterrupted[:2]))
-    assert_same(taken(toy_data(seed=2**33).train_batches(mesh), 1), taken(toy_data(seed=2**33).train_batches(mesh), 1))
+    assert_same(taken(toy_data(seed=2**32 - 1).train_batches(mesh), 1), taken(toy_data(seed=2**32 - 1).train_batches(mesh), 1))
 
 
 @pytest.mark.parametrize("start", [1, 3, 4, 7])
@@ -95,9 +95,7 @@ def test_resuming_at_a_step_gives_the_batches_of_an_uninterrupted_run(mesh, unin
 
 
 def test_a_far_step_is_reached_at_once(mesh):
-    begin = time.perf_counter()
-    taken(toy_data().train_batches(mesh, 10_000_000), 1)
-    assert time.perf_counter() - begin < 5
+    assert taken(toy_data().train_batches(mesh, 10**9), 1)  # or never
 
 
 @pytest.mark.parametrize("options", [{"cache": True}, {"threads": 1}, {"threads": 7, "prefetch": 5}, {"threads": 0, "prefetch": 0}])
@@ -243,28 +241,28 @@ def test_every_text_is_a_row(mesh, monkeypatch):
     monkeypatch.setattr(toy.Toy, "__getitem__", lambda self, i: {"text": texts[i % 5], "key": 100 + i})
     data = toy_data({"text": "choose|lower|tokens(12)"}, source={"size": 10}, max_unreadable=0.5)
     for _ in range(2):  # what was unreadable the first time hides nothing the second time
-        batches = [jax.device_get(batch) for batch in data.eval_batches(mesh, "test", all_texts=True)]
+        batches = [jax.device_get(batch) for batch in data.eval_batches(mesh, "test", items="text")]
         assert len(batches) == 1
         (batch,) = batches
         np.testing.assert_array_equal(batch["_mask"], [True] * 5 + [False, True] + [True] * 5 + [False, True, False, False])
         np.testing.assert_array_equal(batch["text/key"], [100, 100, 100, 101, 103, -1, 104, 105, 105, 105, 106, 108, -1, 109, -1, -1])
         shown = [data.tokenizer.decode(row[valid]) for row, valid in zip(batch["text"], batch["text/valid"], strict=True)]
         assert shown[:7] == ["a cat", "a dog", "an owl", "one", "two", "", "three"]
-    rows = SplitView(data, mesh, "test").examples(all_texts=True)
+    rows = SplitView(data, mesh, "test").examples(items="text")
     assert [rows.shown(i)["text"] for i in range(len(rows))][:7] == ["a cat", "a dog", "an owl", "one", "two", None, "three"]
     assert data.unreadable == {"test": 2}
 
 
 def test_every_text_of_a_language_is_a_row_beside_its_picture(mesh, caplog):
     data = toy_data({"image": "decode", "text": 'choose("en")|tokens(40)'}, batch_size=8, source={"size": 4, "broken": [2]})
-    (batch,) = [jax.device_get(batch) for batch in data.eval_batches(mesh, "test", all_texts=True)]
+    (batch,) = [jax.device_get(batch) for batch in data.eval_batches(mesh, "test", items="text")]
     np.testing.assert_array_equal(batch["text/key"], [0, 0, 1, 1, -1, -1, 3, 3])
     np.testing.assert_array_equal(batch["_mask"], [True] * 4 + [False] * 2 + [True] * 2)
     np.testing.assert_array_equal(batch["image"][0], batch["image"][1])
     assert data.tokenizer.decode(batch["text"][3][batch["text/valid"][3]]) == "number 1"
     assert data.unreadable == {"test": 1} and len(caplog.records) == 1  # one item, though it is two rows
-    with pytest.raises(ConfigError, match="one stream of texts, not 0"):
-        data.examples("test", {"image": "decode"}, all_texts=True)
+    with pytest.raises(ConfigError, match="does not read 'text', of which every item should be a row"):
+        data.examples("test", {"image": "decode"}, items="text")
 
 
 def test_the_tokenizer_is_trained_once_and_kept_with_the_run(tmp_path):

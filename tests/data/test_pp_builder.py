@@ -57,7 +57,7 @@ def test_a_second_stream_of_a_kind_has_the_operations_of_its_kind():
         ("resize(48", "image", "does not parse"),
         ("resize(\0)", "image", "does not parse"),
         ("flip_lr", "imge", "data.pp.imge: .* Did you mean 'image'?"),
-        ("loud", "audio", "no operations for streams of kind 'audio'"),
+        ("loud", "points", "no operations for streams of kind 'points'"),
         ("no_such_package.ops.f(1)", "image", "no module 'no_such_package.ops'"),
         ("own_ops.solarise(1)", "image", "Did you mean 'solarize'?"),
         ("own_ops.size", "image", "own_ops.size is int"),

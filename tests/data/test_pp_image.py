@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mmjax.data.batch_pp import batch_pp
+from mmjax.data.batch_pp import BatchPP
 from mmjax.data.pp import image as ops
 from mmjax.data.pp.builder import parse
 
@@ -435,7 +435,7 @@ def test_value_range_is_what_the_device_would_do():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, -1)
     out = ops.value_range()(levels)
     assert out.dtype == np.float32 and out.min() == -1 and out.max() == 1
-    np.testing.assert_allclose(out, np.asarray(batch_pp({"image": levels[None]})["image"])[0], atol=1e-6)
+    np.testing.assert_allclose(out, np.asarray(BatchPP()({"image": levels[None]})["image"])[0], atol=1e-6)
     np.testing.assert_allclose(ops.value_range(0, 1)(levels)[..., 0].ravel(), np.arange(256) / 255, atol=1e-6)
 
 

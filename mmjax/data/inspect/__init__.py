@@ -51,10 +51,7 @@ def data_of(config: Any) -> Data:
     if not isinstance(node, Mapping):
         raise ConfigError("config.data is missing: a mapping with source, pp and batch_size.")
     configs.check_call(Data, node, "data", provided=("seed", "workdir", "path"))
-    seed = config.get("seed", 0)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"config.seed={seed!r} should be a whole number from 0 to 2^32 - 1.")
-    return Data(**node, seed=seed)
+    return Data(**node, seed=config.get("seed", 0))
 
 
 def splits_of(config: Any) -> list[str]:

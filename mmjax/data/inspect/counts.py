@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.contract import Artifact, Bars, Table
+from mmjax.contract import Artifact, Bars, Table, kind
 from mmjax.data.examples import Examples
 from mmjax.data.inspect.items import Seen, Verdict
 from mmjax.data.loader import Data
@@ -30,6 +30,7 @@ class Counts:
         every = [item for items in self.items.values() for item in items]
         self.texts = sorted({stream for item in every for stream in item.texts})
         self.pictures = sorted({stream for item in every for stream in item.sizes})
+        self.long = sorted({stream for item in every for stream in item.lengths})
         self.fields = list(dict.fromkeys(name for item in every for name in item.fields))
 
     @property
@@ -88,6 +89,8 @@ class Counts:
             yield "fields", self._fields()
         if self.pictures:
             yield "picture sizes", self._sizes()
+        if self.long:
+            yield "lengths", self._long()
         for stream in self.texts:
             if self._limit(stream):
                 yield f"length of {stream}", self._histogram(stream)
@@ -130,6 +133,22 @@ class Counts:
                     rows.append([stream, split, *shown, f"{n / len(sizes):.0%}", f"{enlarged / len(sizes):.0%}"])
         columns = ["stream", "split", "smallest", "median", "largest", "most frequent", "of all", "enlarged for the model"]
         return Table(columns, rows, "Width × height in pixels before any operation.")
+
+    def _long(self) -> Table:
+        """How long clips and series are, in whatever number an example has them."""
+        rows = []
+        for stream in self.long:
+            for split in self.opened:
+                found = [one for item in self.items[split] for one in item.lengths.get(stream, [])]
+                if not found:
+                    continue
+                clips, lengths = kind(stream) == "audio", sorted(length for length, _ in found)
+                shown = [lengths[0], lengths[len(lengths) // 2], lengths[-1], sum(lengths)]
+                of_each = Counter(n for _, n in found).most_common(4)
+                said = ", ".join(f"{n:,} Hz ({many:,})" if clips else f"{n} channels ({many:,})" for n, many in of_each)
+                rows.append([stream, split, len(found), *(f"{x:.1f} s" if clips else f"{x:,.0f}" for x in shown), said])
+        columns = ["stream", "split", "how many", "shortest", "median", "longest", "all", "rates, channels"]
+        return Table(columns, rows, "Every clip or series that the operations choose from, before any other operation; series in samples.")
 
     def _histogram(self, stream: str) -> Bars:
         limit, bins = self._limit(stream), 16

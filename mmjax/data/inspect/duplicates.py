@@ -35,13 +35,14 @@ def twice(read: list[Seen], pp: Mapping[str, str]) -> dict[str, Found]:
     for stream in pp:
         digests = {i: item.digests[stream] for i, item in enumerate(read) if stream in item.digests}
         if digests:
-            found[f"equal {stream}"] = Found(f"exactly the {stream}", stream, shared((digest, i) for i, digest in digests.items()))
+            equal = shared((digest, i) for i, several in digests.items() for digest in several)
+            found[f"equal {stream}"] = Found(f"exactly the {stream}", stream, equal)
         rows = [i for i, item in enumerate(read) if stream in item.looks]
         if rows:
             looks = [read[i].looks[stream] for i in rows]
             labels = alike(np.array([x.hash for x in looks]), np.stack([x.thumbnail for x in looks])).tolist()
             groups = shared(zip(labels, rows, strict=True))
-            several = [group for group in groups if len({digests.get(i, i) for i in group}) > 1]
+            several = [group for group in groups if len({tuple(digests.get(i, [i])) for i in group}) > 1]
             found[f"alike {stream}"] = Found(f"an {stream} that looks like that", stream, several)
         if any(stream in item.texts for item in read):
             texts = ((text, i) for i, item in enumerate(read) for text in item.texts.get(stream, []))

@@ -15,7 +15,7 @@ import numpy as np
 from mmjax.config import UserError
 from mmjax.contract import kind
 from mmjax.data import examples
-from mmjax.data.examples import Source, nth_text
+from mmjax.data.examples import Source, each
 from mmjax.data.inspect.alike import Look, look
 from mmjax.data.loader import Data
 from mmjax.data.pp.builder import Pipeline
@@ -42,7 +42,8 @@ class Seen:
     index: int
     fields: dict[str, Any] = field(default_factory=dict)  # numbers and words beside the streams: key, id, concept
     streams: set[str] = field(default_factory=set)  # those that it has
-    digests: dict[str, bytes] = field(default_factory=dict)
+    digests: dict[str, list[bytes]] = field(default_factory=dict)  # of every item that the model can get
+    lengths: dict[str, list[tuple[float, int]]] = field(default_factory=dict)  # clips: seconds, rate; series: samples, channels
     looks: dict[str, Look] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # width and height before any operation
     enlarged: set[str] = field(default_factory=set)  # the model gets more pixels than there are
@@ -94,8 +95,17 @@ class Reader(NamedTuple):
             seen.texts[stream] = [re.sub(r"\s+", " ", text).strip() for text in self._texts(stream, value) if isinstance(text, str)]
             seen.tokens[stream] = [len(self.tokenizer.encode(text)) + 2 for text in seen.texts[stream]]
             return
-        if isinstance(value, bytes | np.ndarray):
-            seen.digests[stream] = hashlib.blake2b(value if isinstance(value, bytes) else value.tobytes(), digest_size=16).digest()
+        pipeline = self.pipelines[stream]
+        chosen = [pipeline(item, None, stop=pipeline.choosing) for item in each(value)]
+        raw = [item for item in chosen if isinstance(item, bytes | np.ndarray)]
+        if raw:
+            seen.digests[stream] = [
+                hashlib.blake2b(item if isinstance(item, bytes) else item.tobytes(), digest_size=16).digest() for item in raw
+            ]
+        if kind(stream) == "audio":
+            seen.lengths[stream] = [_clip_length(item, shown) for item in raw]
+        if kind(stream) == "series":
+            seen.lengths[stream] = [(len(item), item.shape[1]) for item in raw if isinstance(item, np.ndarray)]
         picture = as_picture(shown) if kind(stream) == "image" else None
         if picture is not None:
             seen.looks[stream] = look(picture)
@@ -111,18 +121,16 @@ class Reader(NamedTuple):
         """
         pipeline = self.pipelines[stream]
         for part in [{name: texts} for name, texts in value.items()] if isinstance(value, Mapping) else [value]:
-            n = 0
-            while (text := nth_text(part, n)) is not None and not (n and self.first_only[stream]):
+            for text in each(part)[: 1 if self.first_only[stream] else None]:
                 shown = pipeline(text, None, stop=pipeline.readable)
                 if shown is not None:
                     pipeline(shown, None, start=pipeline.readable)
                     yield shown
-                n += 1
 
 
 def _takes_the_first(pipeline: Pipeline) -> bool:
     """Whether of several texts only the first is ever drawn, as by choose(aliases=False)."""
-    stop = pipeline.names.index("choose") + 1 if "choose" in pipeline.names else 0
+    stop = pipeline.choosing
     return stop > 0 and {pipeline(["first", "second"], np.random.default_rng(i), stop=stop) for i in range(32)} == {"first"}
 
 
@@ -144,6 +152,17 @@ def _size(value: Any) -> tuple[int, int] | None:
         return Image.open(io.BytesIO(value)).size
     except Exception:  # OpenCV reads more formats
         return None
+
+
+def _clip_length(clip: bytes | np.ndarray, shown: Any) -> tuple[float, int]:
+    """Seconds and rate, of encoded clips from their header; an array has the rate that its operations say."""
+    if isinstance(clip, bytes):
+        import soundfile
+
+        about = soundfile.info(io.BytesIO(clip))
+        return about.frames / about.samplerate, about.samplerate
+    rate = getattr(shown, "rate", 0)
+    return len(shown.samples) / rate if rate else float(len(clip)), rate
 
 
 def scan(data: Data, split: str, limit: int, progress: Progress) -> list[Seen]:

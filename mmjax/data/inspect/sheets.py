@@ -73,16 +73,16 @@ def _group_sheet(opened: Mapping[str, Examples], read: list[Seen], stream: str |
         titles.append(" ".join(f"“{text}”" for text in sorted(texts)[:1]) + f" {len(group)} items{more}")
         one_of_each_split = {read[i].split: i for i in reversed(group)}.values()
         picked = dict.fromkeys([*one_of_each_split, *group])
-        rows.append([_member(opened, read[i]) for i in sorted(list(picked)[:MEMBERS])])
+        rows.append([_member(opened, read[i], stream) for i in sorted(list(picked)[:MEMBERS])])
     said = f"{len(groups):,} group{'s' * (len(groups) > 1)}"
     return Sheet(titles, rows, f"The first {GROUPS} of {said}." if len(groups) > GROUPS else f"{said}.")
 
 
-def _member(opened: Mapping[str, Examples], item: Seen) -> Item:
+def _member(opened: Mapping[str, Examples], item: Seen, stream: str | None) -> Item:
     shown = {stream: value for stream, value in opened[item.split].shown(item.index).items() if stream in item.streams}
     words = next((value for value in shown.values() if isinstance(value, str)), "")
     where = f"{item.split} {item.index}" + (f", key {item.key}" if "key" in item.fields else "")
-    picture = next((value for stream, value in shown.items() if stream in item.looks), None)
+    picture = shown.get(stream or "") if stream in item.lengths else next((shown[s] for s in item.looks), None)
     if picture is None:
         return as_item(words or next(iter(shown.values()), "nothing"), where)
     return as_item(picture, f"{where}: {words}" if words else where, side=PICTURE)

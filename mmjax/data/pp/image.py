@@ -10,6 +10,11 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from mmjax.data.pp.corruptions import blur as blur
+from mmjax.data.pp.corruptions import jpeg as jpeg
+from mmjax.data.pp.corruptions import occlude as occlude
+from mmjax.data.pp.corruptions import pixel_noise as pixel_noise
+
 cv2.setNumThreads(0)  # the loader's own threads already use every core
 cv2.utils.logging.setLogLevel(0)  # an unreadable file is reported by its item
 Op: TypeAlias = Callable[..., Any]

@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from mmjax.data.pp._choose import choose as choose
 from mmjax.data.pp.builder import Padded
+from mmjax.data.pp.corruptions import lose_words as lose_words
+from mmjax.data.pp.corruptions import typos as typos
 from mmjax.data.tokenizers import BEGIN, END, Tokenizer
 
 Op: TypeAlias = Callable[..., Any]
-
-
-def choose(*languages: str, aliases: bool = True) -> Op:
-    """One text of several, given as a string, a list (captions; a name and its aliases) or a dict of these by language.
-
-    A language is drawn from `languages` (all, if none is given), then a text, or with `aliases=False` the first. In
-    evaluation it is the first of the first language there is. Without a text in these languages the stream is absent.
-    """
-
-    def op(x: str | Sequence[str] | Mapping[str, Any], rng: np.random.Generator | None) -> str | None:
-        if isinstance(x, Mapping):
-            found = [x[language] for language in (languages or x) if x.get(language)]
-            if not found:
-                return None
-            texts = found[0] if rng is None else found[rng.integers(len(found))]
-        else:
-            texts = x
-        if isinstance(texts, str):
-            return texts
-        if not texts:
-            return None
-        return texts[0] if rng is None or not aliases else texts[int(rng.integers(len(texts)))]
-
-    return op
 
 
 def lower() -> Op:

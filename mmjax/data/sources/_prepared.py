@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import shutil
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mmjax.config import DataError
 
@@ -26,6 +31,22 @@ def prepare_once(folder: Path, prepare: Callable[[], None]) -> None:
             for leftover in folder.parent.glob(f"*incomplete*{folder.name}*"):
                 shutil.rmtree(leftover)
             prepare()
+
+
+def write_array_record(builder: Any, what: str) -> None:
+    """Has a tfds builder write its data as one array_record file a split, with one line of progress instead of tfds' many."""
+    import tensorflow_datasets as tfds
+
+    print(f"{what}, once ...", end=" ", file=sys.stderr, flush=True)
+    start = time.monotonic()
+    tfds.display_progress_bar(False)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as nothing:
+            config = tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP, num_shards=1)
+            builder.download_and_prepare(file_format="array_record", download_config=config, download_dir=nothing)
+    finally:
+        tfds.display_progress_bar(True)
+    print(f"done in {time.monotonic() - start:.0f} s", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -46,7 +46,8 @@ class Files:
             another column, `dict(hash="album", validation=0.1, test=0.1)`; `dict(column="split", validation="val")`, the
             values of a column, some of them renamed; `dict(train="a.csv", validation="b.csv")`, files in place of `path`.
         key: the column whose equal values are one item, never in two splits and positives of each other. By default the
-            paths of the first stream of files: several rows with one photo are several texts of it.
+            paths of the images, or else of the audio, or the videos: several rows with one photo are several texts of it,
+            or spoken descriptions.
         root: the folder that paths in the table are relative to, by default the table's own.
 
     Raises:
@@ -131,7 +132,7 @@ class _Whole:
         self.names, self.shown = _several([file.name for file in files]), _several([str(file) for file in files])
         self.data = _tars(files, streams, how, key, root) if _format(files) == ".tar" else _tables(files, streams, how, key, root)
 
-        paths = next((columns for stream, columns in streams.items() if _kind(stream) in FILES), [])
+        paths = next((columns for kind in FILES for stream, columns in streams.items() if _kind(stream) == kind), [])
         by = [key] if key else paths or next(iter(streams.values()))
         numbers, values = self.data.groups(by)
         self.splits, self._in = self._memberships(numbers, values, by, files)

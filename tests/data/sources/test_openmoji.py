@@ -14,7 +14,8 @@ from PIL import Image
 
 from mmjax.config import ConfigError, DataError
 from mmjax.data.sources import openmoji
-from mmjax.data.sources._openmoji_builder import concept_of, split_of, united
+from mmjax.data.sources._alike import united
+from mmjax.data.sources._openmoji_builder import concept_of, split_of
 from mmjax.data.sources.openmoji import SPLITS, OpenMoji
 
 

@@ -245,14 +245,58 @@ def test_batches(data_dir):
     assert batch["image"].shape == (8, 32, 32, 3) and batch["image"].std() > 10
     without = {i for i in range(20) if not captions_of("train", i)}
     assert batch["text/present"].sum() >= 8 - len(without)
-    rows = data.examples("validation", all_texts=True)
+    rows = data.examples("validation", items="text")
     assert len(rows) == sum(len(captions_of("val", i)) for i in range(10)) == 21
     assert {rows.shown(i)["text"] for i in range(len(rows))} == {t.lower() for i in range(10) for t in captions_of("val", i)}
+
+
+@pytest.fixture(scope="module")
+def gestures(tmp_path_factory):
+    """tfds' own smartwatch_gestures, of recordings made up here."""
+    import tensorflow_datasets as tfds
+
+    def generate(self, path):
+        for i in range(12):
+            walk = np.cumsum(np.random.default_rng(i).normal(size=(20 + i, 3)), axis=0)
+            times = {name: np.arange(len(walk), dtype=np.uint64) for name in ("time_millis", "time_nanos", "time_event")}
+            sensors = {f"accel_{axis}": walk[:, j] for j, axis in enumerate("xyz")}
+            yield i, {"features": {**times, **sensors}, "participant": i % 3, "attempt": i, "gesture": i % 20}
+
+    data_dir = str(tmp_path_factory.mktemp("gestures"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tfds.download.DownloadManager, "download_and_extract", lambda self, url: Path(data_dir))
+        patch.setattr(tfds.builder_cls("smartwatch_gestures"), "_generate_examples", generate)
+        opened(data_dir, dataset="smartwatch_gestures", streams={"label": "gesture"}, prepare=True)
+    return data_dir
+
+
+def test_several_features_are_the_channels_of_one_series(gestures):
+    axes = [f"features/accel_{axis}" for axis in "xyz"]
+    streams = {"series": axes, "label": "gesture", "tabular": "attempt", "series_x": axes[0]}
+    source = opened(gestures, dataset="smartwatch_gestures", streams=streams)
+    assert len(source) == 12 and len(source.classes["label"]) == 20
+    for row in (source[i] for i in range(12)):
+        i = int(row["tabular"])
+        walk = np.cumsum(np.random.default_rng(i).normal(size=(20 + i, 3)), axis=0)
+        np.testing.assert_array_equal(row["series"], walk.astype(np.float32))  # tfds' records hold no float64
+        np.testing.assert_array_equal(row["series_x"], row["series"][:, 0])
+        assert row["label"] == i % 20
+    assert [row[:2] for row in source.describe()["streams"].rows][:3] == [["series", axis] for axis in axes]
+    data = Data(
+        {"name": "tfds", "dataset": "smartwatch_gestures", "streams": {"series": axes}, "data_dir": gestures},
+        {"series": "window(25)"},
+        8,
+    )
+    batch = jax.device_get(next(data.train_batches(make_mesh())))
+    assert batch["series"].shape == (8, 25, 3) and batch["series"].dtype == np.float32
+    with pytest.raises(ConfigError, match="streams.series: gesture .ClassLabel. is no number"):
+        opened(gestures, dataset="smartwatch_gestures", streams={"series": [axes[0], "gesture"]})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"streams": {"series": []}}, "should be {stream: feature}"),
         ({"split": "test"}, r"has no split 'test'; it has train \(20\), val \(10\).*splits="),
         ({"splits": {"train": "trian"}}, r"has no split 'trian'; it has train \(20\), val \(10\)"),
         ({"split": "train["}, r"the split 'train\[' of photo_captions/small/1.2.0: Error parsing"),
