@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart setup setup-dev test test-all test-newest lint format lock clean
+.PHONY: help quickstart setup setup-dev test test-all test-stamps test-newest test-tf lint format lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -25,11 +25,25 @@ test: setup-dev ## the fast tests
 test-all: setup-dev ## all tests, the slow ones too
 	$(PYTEST) -m ""
 
+test-stamps: setup-dev .stamps/usr ## Tux Paint's stamps as they are: downloads 160 MB and needs Debian's or Ubuntu's apt-get
+	MMJAX_STAMPS=.stamps $(PYTEST) -m "" tests/data/sources/test_stamps.py
+
+.stamps/usr:
+	mkdir -p .stamps
+	cd .stamps && apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb .
+
 test-newest: ## the fast tests on the newest versions that pyproject.toml allows, in .venv-newest
 	@sh -euc "$$CHECK"
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]'
-	.venv-newest/bin/python -m pytest
+	.venv-newest/bin/python -m pytest -n auto --dist loadfile
+
+test-tf: ## the tests of what takes TensorFlow, in .venv-tf (2.7 GB on disk)
+	@sh -euc "$$CHECK"
+	test -e .venv-tf/.ready || $(PYTHON) -m venv --clear .venv-tf
+	.venv-tf/bin/python -m pip install --quiet -r requirements-dev.txt -e '.[tf]'
+	@touch .venv-tf/.ready
+	.venv-tf/bin/python -m pytest tests/data/sources/test_tfds.py tests/data/sources/test_tfds_audio.py
 
 lint: setup-dev ## ruff (rules and format), pyright (types)
 	$(BIN)/ruff check .
@@ -44,7 +58,7 @@ lock: setup-dev ## pin the newest versions that pyproject.toml allows in require
 	@sh -euc "$$LOCK"
 
 clean: ## remove environments and caches; runs/ stays
-	rm -rf $(VENV) .venv-newest .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest .venv-tf .pytest_cache .ruff_cache
 
 $(VENV)/.ready: requirements.txt pyproject.toml
 	@sh -euc "$$SETUP" sh requirements.txt

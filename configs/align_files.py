@@ -10,8 +10,7 @@ on ImageNet, frozen, with a matrix behind it. With many thousands of pairs, take
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
+from configs.align_openmoji import get_config as quickstart
 from mmjax.config import parse_arg
 
 SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "files" / "captions.csv"
@@ -19,8 +18,7 @@ SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "files" / "captions.csv"
 
 def get_config(arg=""):
     arg = parse_arg(arg, smoke=False, seed=0, table=str(SAMPLE), image="file", text="caption", split="", steps=200, batch=64)
-    c = ConfigDict()
-    c.seed = arg.seed
+    c = quickstart(f"smoke={arg.smoke},seed={arg.seed}")  # model, loss and optimizer
     c.steps = 4 if arg.smoke else arg.steps
 
     splits = dict(column=arg.split) if arg.split else dict(validation=0.1, test=0.1)
@@ -30,33 +28,5 @@ def get_config(arg=""):
         pp=dict(image="decode_random_resized_crop(128, (0.5, 1.0))|flip_lr", text="choose|lower|tokens(128)"),
         tokenizer=dict(name="byte"),
     )
-    c.model = dict(
-        name="aligner",
-        width=2_048,
-        encoders=dict(
-            image=dict(name="efficientnet_lite", variant="lite0", frozen=True),
-            text=dict(name="subword_vectors", width=2_048),
-        ),
-        projection=dict(image="normed", text="none"),
-        dropout=0.5,
-    )
-    c.init_from = dict(image=dict(name="efficientnet_lite"))
-    c.objectives = dict(contrastive=dict(name="contrastive", loss="softmax", pairs=[("image", "text")], init_scale=10.0))
-    c.optimizer = dict(
-        name="adamw",
-        lr=2e-3,
-        schedule="cosine",
-        warmup=1 if arg.smoke else 20,
-        ema=0.97,
-        rules=[
-            ("model/image/.*", dict(freeze=True)),
-            ("model/text/.*", dict(lr=0.1, decay=0.0)),
-            (".*/(bias|scale|log_scale)", dict(decay=0.0)),
-            (".*", dict(decay=0.1)),
-        ],
-    )
-    c.mesh = dict(data=-1, fsdp=1)
-    c.evals = dict(retrieval=dict(name="retrieval", every=50, all_texts=True), loss=dict(name="loss", every=50))
-    c.checkpoint = dict(every=50, keep=2, best="validation/retrieval/text_to_image/r@10")
-    c.log = dict(every=10)
+    c.evals = dict(retrieval=dict(name="retrieval", every=50, all_items=True), loss=dict(name="loss", every=50))
     return c

@@ -50,7 +50,7 @@ def get_config(arg=""):
     c.mesh = dict(data=-1, fsdp=1)
     languages = ("en", "de", "fr", "es", "it", "pt", "id", "tr")  # English is trained, the others are only asked
     c.evals = dict(
-        retrieval=dict(name="retrieval", every=50, texts={x: f'choose("{x}")|lower|tokens(48)' for x in languages}),
+        retrieval=dict(name="retrieval", every=50, variants={x: dict(text=f'choose("{x}")|lower|tokens(48)') for x in languages}),
         loss=dict(name="loss", every=50),
     )
     c.checkpoint = dict(every=50, keep=2, best="validation/retrieval/text_to_image/r@10")

@@ -41,7 +41,7 @@ def get_config(arg=""):
         source=dict(name="openmoji") if arg.smoke else coco,
         batch_size=64 if arg.smoke else 1_024,
         pp=dict(
-            image=f"decode|random_resized_crop({size}, (0.5, 1.0))|flip_lr",
+            image=f"decode_random_resized_crop({size}, (0.5, 1.0))|flip_lr",
             text='choose("en")|lower|tokens(32)',
         ),
         tokenizer=dict(name="bpe", vocab=vocab),
@@ -69,7 +69,7 @@ def get_config(arg=""):
     c.mesh = dict(data=-1, fsdp=1)
     every = 4 if arg.smoke else 500
     c.evals = dict(
-        retrieval=dict(name="retrieval", every=every, all_texts=True, baseline=None if arg.smoke else "ridge"),
+        retrieval=dict(name="retrieval", every=every, all_items=True, baseline=None if arg.smoke else "ridge"),
         loss=dict(name="loss", every=every),
     )
     c.checkpoint = dict(every=every, keep=2, best="validation/retrieval/text_to_image/r@10")

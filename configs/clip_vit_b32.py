@@ -34,7 +34,7 @@ def get_config(arg="", image="clip-B/32", text="clip-B", width=512, lr=5e-4, rem
             splits=dict(validation=1e-4, test=1e-4),
         ),
         batch_size=32_768,
-        pp=dict(image="decode|resize_small(224)|random_crop(224)", text="choose|lower|tokens(77)"),  # sec. 2.3 and 2.4
+        pp=dict(image="decode(224)|resize_small(224)|random_crop(224)", text="choose|lower|tokens(77)"),  # sec. 2.3 and 2.4
         tokenizer=dict(name="bpe", vocab=vocab, sample=1_000_000),
         threads=32,
     )

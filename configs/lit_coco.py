@@ -31,7 +31,7 @@ def get_config(arg=""):
             splits=dict(validation="val"),
         ),
         batch_size=4_096,
-        pp=dict(image="decode|resize(224)|flip_lr", text="choose|lower|tokens(16)"),
+        pp=dict(image="decode(224)|resize(224)|flip_lr", text="choose|lower|tokens(16)"),
         tokenizer=dict(name="bpe", vocab=vocab),
         threads=16,
     )
@@ -56,7 +56,7 @@ def get_config(arg=""):
     )
     c.mesh = dict(data=-1, fsdp=1)
     c.evals = dict(
-        retrieval=dict(name="retrieval", every=500, all_texts=True, baseline=None),  # five captions an image
+        retrieval=dict(name="retrieval", every=500, all_items=True, baseline=None),  # five captions an image
         loss=dict(name="loss", every=500),
     )
     c.checkpoint = dict(every=500, keep=2, best="validation/retrieval/text_to_image/r@10")

@@ -14,6 +14,7 @@ from absl import app, flags
 from mmjax.config import UserError
 
 FLAGS = flags.FLAGS
+sys.path.append(os.getcwd())  # a config may name a class of the folder that the command is given in
 
 
 def define_config() -> None:
@@ -48,10 +49,10 @@ def required(*names: str) -> None:
             raise UserError(f"There is no config {path}. In its folder: {there}.")
 
 
-def run(main: Callable[..., None], commands: Sequence[str] = ()) -> None:
+def run(main: Callable[..., None], commands: Sequence[str] = (), operand: str = "") -> None:
     """Runs `main` after reading the flags; a UserError is one message and exit status 2, 143 where SIGTERM ended the run.
 
-    With `commands` the line has to name one of them, which `main` gets.
+    With `commands` the line has to name one of them, with `operand` anything, which the word describes; `main` gets it.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     absl.logging.set_verbosity(absl.logging.WARNING)  # orbax tells of every file
@@ -59,7 +60,9 @@ def run(main: Callable[..., None], commands: Sequence[str] = ()) -> None:
 
     def guarded(arguments: list[str]) -> None:
         try:
-            expected = arguments[1:2] if commands else []
+            expected = arguments[1:2] if commands or operand else []
+            if operand and not expected:
+                raise UserError(f"Name {operand}. See --help.")
             if commands and (not expected or expected[0] not in commands):
                 raise UserError(f"The command should be one of {', '.join(commands)}, not {' '.join(expected) or 'nothing'}. See --help.")
             if surplus := arguments[1 + len(expected) :]:
@@ -104,8 +107,9 @@ def _short(error: BaseException) -> str:
 
 
 def print_headline(results: dict) -> None:
-    """The test figures with their baselines, a line each."""
-    test = {k: v for k, v in results.items() if k.startswith("test/") and isinstance(v, float)}
+    """The test figures with their baselines, a line each; of groups only the means over them."""
+    test = {k: v for k, v in results.items() if k.startswith("test") and isinstance(v, float)}
+    test = {k: v for k, v in test.items() if "/by/" not in k or k.endswith("/by/mean")}
     metrics = [k for k in test if k.rpartition("/")[0] not in test]
     width = max(map(len, metrics), default=0)
     print(f"\nStep {results['step']}:")

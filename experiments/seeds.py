@@ -6,6 +6,7 @@ Each run is that of train.py in WORKDIR/seed_<n>; finished ones are not trained 
 """
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -46,10 +47,13 @@ def main() -> None:
         ("jax", "flax", "optax"),
         **{"seconds of training per seed": seconds},
     )
-    text = f"{made}\n{markdown(summary(results), range(f.seeds))}"
+    rows = [row for row in summary(results) if re.search(f.metrics, row["name"])]
+    if not rows:
+        raise UserError(f"--metrics={f.metrics}: no figure of these runs is called so. There are {', '.join(results[0])[:500]}.")
+    text = f"{made}\n{markdown(rows, range(f.seeds))}"
     print(text)
     if f.document:
-        fill(f.document, text)
+        fill(f.document, text, f.mark)
 
 
 if __name__ == "__main__":
@@ -57,4 +61,6 @@ if __name__ == "__main__":
     _cli.define_workdir()
     flags.DEFINE_integer("seeds", 3, "How many seeds, from 0 on.", lower_bound=1)
     flags.DEFINE_string("document", None, "A Markdown file: the table replaces what stands between its two result marks.")
+    flags.DEFINE_string("mark", "results", "The name in the document's two marks, <!-- results --> and <!-- end of results -->.")
+    flags.DEFINE_string("metrics", "", "A regular expression: only test figures whose name it is found in.")
     _cli.run(main)

@@ -3,6 +3,9 @@
 import cv2
 import numpy as np
 
+from mmjax.data.examples import each
+from mmjax.data.pp.builder import Padded
+
 SIZES = {"train": 64, "validation": 20, "test": 20}
 LEVELS = ("dark", "middling", "bright")
 
@@ -54,6 +57,53 @@ class Labelled(Toy):
             "label": brightest if self.labels is None else self.labels[index],
             "key": 1_000 * list(SIZES).index(self.split) + index,
         }
+
+
+class Spoken:
+    """Twelve examples, most of which lack something: pictures, a word in two languages spoken by several, and noises.
+
+    Of every third there is no recording, of every fourth no picture, and of odd ones no noise. Clips are bytes: see `wave`.
+    """
+
+    classes = {"label": ("animal", "plant", "thing")}
+    fingerprint = "spoken"
+
+    def __init__(self, split):
+        self.split = split
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        clip = lambda *place: bytes(np.random.default_rng((index, *place)).integers(0, 256, 32).tolist())  # noqa: E731
+        example = {"text": {"en": f"word {index}"}, "label": index % 3, "key": 500 + index}
+        if index % 4 != 3:
+            picture = np.full((8, 8, 3), 20 * index, np.uint8)
+            example["image"] = cv2.imencode(".png", picture)[1].tobytes()
+        if index % 3 != 2:
+            example["audio_speech"] = {"en": [clip(0), clip(1)], "fr": [clip(2)]}
+        if index % 2 == 0:
+            example["audio_sound"] = clip(3)
+        return example
+
+    def describe(self):
+        return {}
+
+
+def take(*languages):
+    """An operation on audio: the first recording in the first language."""
+    return lambda x: next((each(x[language])[0] for language in languages or x if language in x), None) if isinstance(x, dict) else x
+
+
+def wave(length):
+    """An operation on audio: bytes as samples in [-1, 1]."""
+
+    def op(x):
+        value, n = np.zeros(length, np.float32), min(length, len(x))
+        value[:n] = np.frombuffer(x, np.uint8)[:n] / np.float32(127.5) - 1
+        return Padded(value, np.arange(length) < n)
+
+    return op
 
 
 def toy_config(**changes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +14,11 @@ from jaxtyping import Float, Int
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import TARGETS, Artifact, State, Table, kind, present
 from mmjax.data.loader import SplitView
-from mmjax.evals._ridge import LARGEST, image_features
+from mmjax.evals._ridge import LARGEST, audio_features, image_features, series_features
 from mmjax.ops.classification import chance_summary, majority_summary
 from mmjax.ops.masks import masked_mean
+
+SIMPLE = {"image": "hog", "series": "statistics", "audio": "log_mel"}  # what the simple features of each kind are called
 
 
 class Labelled(NamedTuple):
@@ -47,7 +50,7 @@ class Task(NamedTuple):
 
 def operations(view: SplitView, stream: str, label: str) -> dict[str, str]:
     """The operations of a modality and of a label, which need not stand in the config: there is one way to read a label."""
-    if label.split("_", 1)[0] not in TARGETS:
+    if label.split("_", 1)[0] != "label":  # tags and values have evaluators of their own
         raise ConfigError(f"label={label!r} is no label: a name begins with 'label', as in 'label_group'.")
     if stream not in view.data.pp or kind(stream) in TARGETS:
         read = ", ".join(s for s in view.data.pp if kind(s) not in TARGETS)
@@ -80,10 +83,14 @@ def labelled(fns: Any, state: State, view: SplitView, stream: str, label: str, o
 
 
 def simple(examples: Labelled, stream: str, label: str) -> Labelled:
-    """The same examples, described by histograms of oriented gradients and colours of their images."""
-    shown = examples.view.examples(operations(examples.view, stream, label))
-    images = [shown.shown(int(row))[stream] for row in examples.rows]
-    images = [i if i.dtype == np.uint8 else np.clip((i + 1) * 127.5, 0, 255).astype(np.uint8) for i in images]
+    """The same examples, described by simple features of their images, series or clips."""
+    of = examples.view.examples(operations(examples.view, stream, label))
+    shown = [of.shown(int(row))[stream] for row in examples.rows]
+    if kind(stream) == "series":
+        return examples._replace(x=series_features(shown))
+    if kind(stream) == "audio":
+        return examples._replace(x=audio_features(shown))
+    images = [i if i.dtype == np.uint8 else np.clip((i + 1) * 127.5, 0, 255).astype(np.uint8) for i in shown]
     return examples._replace(x=image_features(np.stack(images)))
 
 
@@ -92,6 +99,7 @@ def beside(seen: Int[np.ndarray, " M"], labels: Int[np.ndarray, " N"], classes: 
     return {"chance": chance_summary(classes), "majority": majority_summary(seen, labels, classes)}
 
 
+@dataclass(kw_only=True)
 class Probe:
     """A classifier on the frozen model's features, learned from the training split and measured on another.
 
@@ -105,25 +113,29 @@ class Probe:
             given, which Radford et al. (2021, app. A.3) take; "z" is behind it; "tokens" are averaged.
         train, select: the splits to learn from and to choose by.
         limit: at most so many training examples, drawn once; more take memory and time.
-        baseline: "hog", the same classifier on histograms of oriented gradients and colours (of images only), or None.
+        baseline: "simple", the same classifier on simple features: `hog` of an image (histograms of oriented gradients, and
+            colours), `statistics` of a series (of each channel), `log_mel` of a clip (mean and deviation of each band); or
+            None. Streams of another kind have none.
     """
 
-    def __init__(
-        self,
-        stream: str = "image",
-        label: str = "label",
-        output: str = "pooled",
-        train: str = "train",
-        select: str | None = "validation",
-        limit: int = LARGEST,
-        baseline: str | None = "hog",
-    ):
-        if baseline not in (None, "hog"):
-            raise ConfigError(f"baseline={baseline!r} is unknown ('hog' or None).")
-        if limit < 10:
-            raise ConfigError(f"limit={limit} should be at least 10.")
-        self.stream, self.label, self.output = stream, label, output
-        self.train, self.select, self.limit, self.baseline = train, select, limit, baseline
+    stream: str = "image"
+    label: str = "label"
+    output: str = "pooled"
+    train: str = "train"
+    select: str | None = "validation"
+    limit: int = LARGEST
+    baseline: str | None = "simple"
+
+    def __post_init__(self):
+        if self.baseline not in (None, "simple"):
+            raise ConfigError(f"baseline={self.baseline!r} is unknown ('simple' or None).")
+        if self.limit < 10:
+            raise ConfigError(f"limit={self.limit} should be at least 10.")
+
+    @property
+    def simple(self) -> str | None:
+        """What the simple features that stand beside are called; None where there are none."""
+        return SIMPLE.get(kind(self.stream)) if self.baseline else None
 
     def measure(self, task: Task) -> tuple[dict[str, float], str]:
         """Figures by name, and in words what was chosen."""
@@ -146,11 +158,11 @@ class Probe:
         if not details:
             return
         rows = [[f"{self.stream}/{self.output}", task.train.x.shape[1], len(task.known[1]), chosen]]
-        if self.baseline and kind(self.stream) == "image":
+        if simple_name := self.simple:
             train, held, test = (simple(part, self.stream, self.label) for part in task[:3])
             figures, chosen = self.measure(Task(train, held, test, task.classes))
-            yield from ((f"{name}/{self.baseline}", value) for name, value in figures.items() if not name.endswith("/std"))
-            rows.append([self.baseline, train.x.shape[1], len(task.known[1]), chosen])
+            yield from ((f"{name}/{simple_name}", value) for name, value in figures.items() if not name.endswith("/std"))
+            rows.append([simple_name, train.x.shape[1], len(task.known[1]), chosen])
         yield "features", Table(["features", "dimensions", "training examples", "chosen"], rows)
 
     def _select(self, view: SplitView) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from jaxtyping import Float, Int
 from mmjax.config import ConfigError
 from mmjax.contract import Artifact, Bars, State
 from mmjax.data.loader import SplitView
-from mmjax.evals._features import LARGEST, Probe, Task
-from mmjax.evals.knn import unit
+from mmjax.evals._features import Probe, Task
 from mmjax.ops.classification import ranks, summary
+from mmjax.ops.retrieval import unit
 
 
+@dataclass(kw_only=True)
 class Fewshot(Probe):
     """For every number of shots the mean over seeds, each of which draws other examples; `std` is their spread (n - 1).
 
@@ -29,21 +31,15 @@ class Fewshot(Probe):
         stream, label, output, train, limit, baseline: as `Probe` says.
     """
 
-    def __init__(
-        self,
-        stream: str = "image",
-        label: str = "label",
-        output: str = "pooled",
-        train: str = "train",
-        limit: int = LARGEST,
-        baseline: str | None = "hog",
-        shots: Sequence[int] = (1, 2, 4, 8, 16),
-        seeds: int = 5,
-    ):
-        super().__init__(stream, label, output, train, None, limit, baseline)
-        if not shots or min(shots) < 1 or seeds < 1:
-            raise ConfigError(f"fewshot: shots={tuple(shots)} and seeds={seeds} should be numbers of at least 1.")
-        self.shots, self.seeds = sorted(shots), seeds
+    select: str | None = field(default=None, init=False)
+    shots: Sequence[int] = (1, 2, 4, 8, 16)
+    seeds: int = 5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.shots or min(self.shots) < 1 or self.seeds < 1:
+            raise ConfigError(f"fewshot: shots={tuple(self.shots)} and seeds={self.seeds} should be numbers of at least 1.")
+        self.shots = sorted(self.shots)
 
     def measure(self, task: Task) -> tuple[dict[str, float], str]:
         """`<n>_shot/<name>` and, of several seeds, `<n>_shot/<name>/std`."""
@@ -69,7 +65,7 @@ class Fewshot(Probe):
             if "_shot/top1" in name and isinstance(value, float):
                 top1[name] = value
         if details:
-            levels = {"top1": "", **{level: f"/{level}" for level in ("chance", "majority", "hog")}}
+            levels = {"top1": "", **{level: f"/{level}" for level in ("chance", "majority", self.simple)}}
             series = {name: [top1.get(f"{n}_shot/top1{level}", math.nan) for n in self.shots] for name, level in levels.items()}
             series = {name: values for name, values in series.items() if not any(map(math.isnan, values))}
             yield "by_shots", Bars([str(n) for n in self.shots], series, ylabel="top1, by training examples a class")

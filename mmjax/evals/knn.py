@@ -5,15 +5,18 @@ Non-Parametric Instance Discrimination', sec. 3.4, which Caron et al., 2021 (DIN
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.config import ConfigError
-from mmjax.evals._features import LARGEST, Probe, Task
+from mmjax.evals._features import Probe, Task
 from mmjax.ops.classification import ranks, summary
+from mmjax.ops.retrieval import unit
 
 
+@dataclass(kw_only=True)
 class KNN(Probe):
     """A neighbour's vote is exp(similarity / temperature); k is chosen on held-out examples.
 
@@ -23,28 +26,19 @@ class KNN(Probe):
         stream, label, output, train, select, limit, baseline: as `Probe` says.
     """
 
-    def __init__(
-        self,
-        stream: str = "image",
-        label: str = "label",
-        output: str = "pooled",
-        train: str = "train",
-        select: str | None = "validation",
-        limit: int = LARGEST,
-        baseline: str | None = "hog",
-        k: Sequence[int] = (1, 5, 10, 20, 50, 100, 200),
-        temperature: float = 0.07,
-    ):
-        super().__init__(stream, label, output, train, select, limit, baseline)
-        if not k or min(k) < 1 or temperature <= 0:
-            raise ConfigError(f"knn: k={tuple(k)} should be numbers of at least 1, and temperature={temperature} above 0.")
-        self.ks, self.temperature = sorted(k), temperature
+    k: Sequence[int] = (1, 5, 10, 20, 50, 100, 200)
+    temperature: float = 0.07
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.k or min(self.k) < 1 or self.temperature <= 0:
+            raise ConfigError(f"knn: k={tuple(self.k)} should be numbers of at least 1, and temperature={self.temperature} above 0.")
 
     def measure(self, task: Task) -> tuple[dict[str, float], str]:
         """`summary`'s figures, and k."""
-        held = votes(task.train.x, task.train.y, task.held.x, task.classes, self.ks, self.temperature)
-        score = {k: np.mean(ranks(held[k], task.held.y) == 0) for k in self.ks}
-        k = max(self.ks, key=lambda k: (score[k], -k))
+        held = votes(task.train.x, task.train.y, task.held.x, task.classes, self.k, self.temperature)
+        score = {k: np.mean(ranks(held[k], task.held.y) == 0) for k in self.k}
+        k = max(self.k, key=lambda k: (score[k], -k))
         found = votes(*task.known, task.test.x, task.classes, [k], self.temperature)[k]
         return summary(ranks(found, task.test.y), task.test.y, task.classes), f"k {k}"
 
@@ -69,8 +63,3 @@ def votes(
         for k in ks:
             np.add.at(found[k], (rows, y[near[:, :k]]), weights[:, :k])
     return found
-
-
-def unit(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-    """Rows of length 1, and those of length 0 as they are."""
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.config import ConfigError
-from mmjax.evals._features import LARGEST, Probe, Task
+from mmjax.evals._features import Probe, Task
 from mmjax.ops.classification import ranks, summary
 
 
+@dataclass(kw_only=True)
 class LinearProbe(Probe):
     """L-BFGS with at most 1,000 iterations; the strength of the L2 penalty is searched for on held-out examples.
 
@@ -25,21 +27,12 @@ class LinearProbe(Probe):
         stream, label, output, train, select, limit, baseline: as `Probe` says.
     """
 
-    def __init__(
-        self,
-        stream: str = "image",
-        label: str = "label",
-        output: str = "pooled",
-        train: str = "train",
-        select: str | None = "validation",
-        limit: int = LARGEST,
-        baseline: str | None = "hog",
-        l2: float | None = None,
-    ):
-        super().__init__(stream, label, output, train, select, limit, baseline)
-        if l2 is not None and l2 <= 0:
-            raise ConfigError(f"linear_probe: l2={l2} should be above 0.")
-        self.l2 = l2
+    l2: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.l2 is not None and self.l2 <= 0:
+            raise ConfigError(f"linear_probe: l2={self.l2} should be above 0.")
 
     def measure(self, task: Task) -> tuple[dict[str, float], str]:
         """`summary`'s figures, and the strength of the penalty."""

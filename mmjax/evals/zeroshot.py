@@ -15,6 +15,7 @@ from mmjax.data.loader import SplitView
 from mmjax.data.pp.builder import parse
 from mmjax.evals._features import beside, labelled, named, operations
 from mmjax.ops.classification import ranks, summary
+from mmjax.ops.retrieval import unit
 
 TEMPLATES = {
     "image": ("{}", "a photo of a {}.", "a picture of a {}.", "a drawing of a {}.", "an image of a {}."),
@@ -93,7 +94,7 @@ class Zeroshot:
         if not here.all():
             raise ConfigError(f"The prompt {prompts[int(np.argmin(here))]!r} is nothing after the operations of {self.text!r}.")
         mean = z.reshape(len(names), -1, z.shape[1]).mean(axis=1)
-        return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9), int(full.sum())
+        return unit(mean), int(full.sum())
 
     def _by_class(
         self, rank: Int[np.ndarray, " N"], taken: Int[np.ndarray, " N"], y: Int[np.ndarray, " N"], names: Sequence[str], cut: int

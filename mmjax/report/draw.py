@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
-from mmjax.contract import Matrix
-from mmjax.report.metrics import show
+from mmjax.contract import Intervals, Lines, Matrix, Plane, Reliability, Scatter
+from mmjax.report.metrics import natural, show
 
 SERIES = 6  # colours and marks, as the style sheet has them
 MARKS = "osD^vP"
@@ -164,9 +164,186 @@ def matrix_svg(matrix: Matrix, alt: str) -> Markup:
     return Markup(head + "".join(out) + "</svg>")
 
 
-def png_uri(png: bytes) -> str:
-    """PNG bytes as an address that needs no file."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+SIZE = 420  # of a map's longer side, in CSS pixels
+_PATHS = (  # of MARKS, about a point, in steps that begin there
+    "m-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0z", "m-2.6,-2.6h5.2v5.2h-5.2z", "m0,-3.6l3.6,3.6l-3.6,3.6l-3.6,-3.6z",
+    "m0,-3.4l3.3,5.8h-6.6z", "m0,3.4l3.3,-5.8h-6.6z", "m-1.1,-3.4h2.2v2.3h2.3v2.2h-2.3v2.3h-2.2v-2.3h-2.3v-2.2h2.3z",
+)  # fmt: skip
+
+
+def scatter_groups(names: list[str | None]) -> list[dict[str, Any]]:
+    """The groups in order, each with its points, colour and mark: 36 can be told apart, and those without a group are small."""
+    found = []
+    for i, name in enumerate(sorted({name for name in names if name is not None}, key=natural)):
+        points = [j for j, other in enumerate(names) if other == name]
+        found.append({"name": name, "points": points, "series": i % SERIES, "mark": (i + i // SERIES) % SERIES})
+    rest = [j for j, name in enumerate(names) if name is None]
+    return found + ([{"name": "none", "points": rest, "series": None, "mark": 0}] if rest else [])
+
+
+def scatter_svg(scatter: Scatter, groups: list[dict[str, Any]], alt: str) -> Markup:
+    """The points in the colours and marks of `groups`, true to scale, each group one path."""
+    xy = np.array([scatter.x, scatter.y], float).T
+    if len(xy) and not np.isfinite(xy).all():
+        raise ValueError("points that are not finite")
+    low, high = (xy.min(axis=0), xy.max(axis=0)) if len(xy) else (np.zeros(2), np.ones(2))
+    scale = (SIZE - 16) / (float((high - low).max()) or 1.0)
+    width, height = (high - low) * scale + 16
+    places = (xy - low) * scale + 8
+    places[:, 1] = height - places[:, 1]
+    out = []
+    for group in reversed(groups):
+        path = "".join(f"M{x:.1f},{y:.1f}{_PATHS[group['mark']]}" for x, y in places[group["points"]])
+        out.append(f'<path class="{"none" if group["series"] is None else "s" + str(group["series"])}" d="{path}"/>')
+    head = f'<svg class="scatter" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(alt)}">'
+    return Markup(head + "".join(out) + "</svg>")
+
+
+PLOT, COUNTS = 240, 60  # sides of a reliability diagram and height of the histogram below it, in CSS pixels
+
+
+def reliability_svg(bins: Reliability, name: str, alt: str) -> Markup:
+    """Accuracy over confidence, a bar a bin, beside the diagonal on which the two are equal; below it how many examples each bin has.
+
+    A dot stands at a bin's mean confidence, and the line from it to the diagonal is the bin's error.
+    """
+    found = [(float(low), float(high), int(n), float(x), float(y)) for low, high, n, x, y in bins.bins[name]]
+    left, top, below = 44.0, 10.0, 10.0 + PLOT + 34
+    across, up = lambda x: left + PLOT * x, lambda y: top + PLOT * (1 - y)
+    most = max((n for _, _, n, _, _ in found), default=0) or 1
+    bars, marks = [], []
+    for low, high, n, x, y in found:
+        width = max(across(high) - across(low) - 1, 0.5)
+        size = COUNTS * n / most
+        if n:
+            bars.append(f'<rect class="bar" x="{across(low):.1f}" y="{up(y):.1f}" width="{width:.1f}" height="{PLOT * y:.1f}"/>')
+            marks.append(f'<path class="gap" d="M{across(x):.1f},{up(y):.1f}V{up(x):.1f}"/>')
+            marks.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3"/>')
+        place = f'x="{across(low):.1f}" y="{below + COUNTS - size:.1f}" width="{width:.1f}" height="{size:.1f}"'
+        bars.append(f'<rect class="count" {place}><title>{n:,} examples from {low:.2g} to {high:.2g}</title></rect>')
+    frame = f'<path class="axis" d="M{left},{top}V{top + PLOT}H{left + PLOT}M{left},{below}V{below + COUNTS}H{left + PLOT}"/>'
+    diagonal = f'<path class="diagonal" d="M{across(0):.1f},{up(0):.1f}L{across(1):.1f},{up(1):.1f}"/>'
+    out = [*bars, frame, diagonal, *marks]
+    for tick in (0, 0.5, 1):
+        out += [_text(f"{tick:g}", across(tick), top + PLOT + 11, "middle"), _text(f"{tick:g}", left - 6, up(tick), "end")]
+    out.append(_text("confidence", left + PLOT / 2, top + PLOT + 24, "middle"))
+    out.append(_text("share that is right", 10, top + PLOT / 2, "middle", f' transform="rotate(-90 10 {top + PLOT / 2})"'))
+    out += [_text(show(most), left - 6, below + 4, "end"), _text("0", left - 6, below + COUNTS, "end")]
+    out.append(_text("examples", 10, below + COUNTS / 2, "middle", f' transform="rotate(-90 10 {below + COUNTS / 2})"'))
+    size = f"0 0 {left + PLOT + 14:.0f} {below + COUNTS + 8:.0f}"
+    return Markup(f'<svg class="reliability" viewBox="{size}" role="img" aria-label="{escape(alt)}">' + "".join(out) + "</svg>")
+
+
+LINE, ACROSS = 20, 380  # height of a line and width of the axis of intervals
+
+
+def intervals_svg(found: Intervals, alt: str) -> Markup:
+    """A line a name: its value as a dot, its interval as a bar, and the reference as a line through all."""
+    values, halves = (np.array(x, float) for x in (found.values, found.halves))
+    if not len(found.labels) == len(values) == len(halves):
+        raise ValueError("values of another number than the labels")
+    halves = np.where(np.isfinite(halves), halves, 0.0)
+    ends = np.concatenate([values - halves, values + halves, [] if found.reference is None else [found.reference]])
+    scale = _Axis(ends[np.isfinite(ends)])
+    left, bottom = 12 + 6.5 * max((min(len(x), 26) for x in found.labels), default=0), LINE * len(values) + 6.0
+    x = lambda value: left + ACROSS * scale(value)  # noqa: E731
+    out = [f'<path class="grid" d="M{x(tick):.1f},0V{bottom:.1f}"/>' for tick in scale.ticks]
+    if found.reference is not None:
+        out.append(f'<path class="reference" d="M{x(found.reference):.1f},0V{bottom:.1f}"/>')
+    for i, (label, value, half) in enumerate(zip(found.labels, values, halves, strict=True)):
+        y = LINE * (i + 0.5)
+        out.append(_text(label, left - 8, y, "end"))
+        if np.isfinite(value):
+            said = f"<title>{escape(label)}: {show(float(value))} ± {show(float(half))}</title>"
+            out.append(f'<path class="bar" d="M{x(value - half):.1f},{y:.1f}H{x(value + half):.1f}"/>')
+            out.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4">{said}</circle>')
+    out += [_text(scale.show(tick), x(tick), bottom + 10, "middle") for tick in scale.ticks]
+    size = f"0 0 {left + ACROSS + 16:.0f} {bottom + 22:.0f}"
+    return Markup(f'<svg class="intervals" viewBox="{size}" role="img" aria-label="{escape(alt)}">' + "".join(out) + "</svg>")
+
+
+def plane_svg(plane: Plane, alt: str) -> Markup:
+    """The points with their names, which give way to each other up and down."""
+    xs, ys = np.array(plane.x, float), np.array(plane.y, float)
+    if not len(plane.labels) == len(xs) == len(ys):
+        raise ValueError("points of another number than the labels")
+    xs = np.log2(xs) if plane.log else xs
+    fine = np.isfinite(xs) & np.isfinite(ys)
+    across, up = _Axis(xs[fine]), _Axis(ys[fine])
+    left, top, width, height = 48.0, 10.0, 420.0, 300.0
+    x, y = lambda v: left + width * across(v), lambda v: top + height * (1 - up(v))
+    out = [f'<path class="grid" d="M{left},{y(tick):.1f}h{width}"/>' for tick in up.ticks]
+    taken: list[tuple[float, float]] = []
+    for i in sorted(np.flatnonzero(fine), key=lambda i: -ys[i]):
+        px, py = x(xs[i]), y(ys[i])
+        at = py
+        while any(abs(at - other) < 11 and abs(px - beside) < 110 for beside, other in taken):
+            at += 4
+        taken.append((px, at))
+        out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4"/>')
+        out.append(f'<path class="leader" d="M{px:.1f},{py:.1f}L{px + 7:.1f},{at:.1f}"/>' if at != py else "")
+        out.append(_text(plane.labels[i], px + 9, at, "start"))
+    named = [(tick, f"{2.0**tick:.3g}") for tick in across.ticks] if plane.log else [(tick, across.show(tick)) for tick in across.ticks]
+    low = max([top + height, *(at + 8 for _, at in taken)])
+    out += [_text(text, x(tick), low + 12, "middle") for tick, text in named]
+    out += [_text(up.show(tick), left - 6, y(tick), "end") for tick in up.ticks]
+    size = f"0 0 {left + width + 150:.0f} {low + 22:.0f}"
+    return Markup(f'<svg class="plane" viewBox="{size}" role="img" aria-label="{escape(alt)}">' + "".join(out) + "</svg>")
+
+
+def lines_svg(found: Lines, alt: str) -> Markup:
+    """The curves, each with its name at its end; names give way to each other."""
+    curves = {name: np.array(curve, float) for name, curve in found.series.items()}
+    steps = max((len(c) for c in curves.values()), default=1)
+    every = np.concatenate([*curves.values(), np.zeros(0)])
+    up = _Axis(every[np.isfinite(every)])
+    left, top, width, height = 48.0, 10.0, 320.0, 220.0
+    x, y = lambda i: left + width * i / max(steps - 1, 1), lambda v: top + height * (1 - up(v))
+    out = [f'<path class="grid" d="M{left},{y(tick):.1f}h{width}"/>' for tick in up.ticks]
+    ends: list[float] = []
+    for i, (name, curve) in enumerate(sorted(curves.items(), key=lambda c: -c[1][-1] if len(c[1]) else 0.0)):
+        points = [(x(j), y(v)) for j, v in enumerate(curve) if np.isfinite(v)]
+        if not points:
+            continue
+        colour = f"s{i % SERIES}"
+        out.append(f'<path class="line {colour}" d="M{"L".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>')
+        out += [f'<circle class="{colour}" cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>' for a, b in points]
+        at = max(points[-1][1], ends[-1] + 12 if ends else 0.0)
+        ends.append(at)
+        out.append(f'<path class="leader" d="M{points[-1][0] + 3:.1f},{points[-1][1]:.1f}L{left + width + 10:.1f},{at:.1f}"/>')
+        out.append(_text(name, left + width + 13, at, "start", f' class="{colour}"'))
+    low = top + height
+    out += [_text(str(i), x(i), low + 12, "middle") for i in range(steps)]
+    out += [_text(up.show(tick), left - 6, y(tick), "end") for tick in up.ticks]
+    size = f"0 0 {left + width + 170:.0f} {max([low + 14, *ends]) + 10:.0f}"
+    return Markup(f'<svg class="lines" viewBox="{size}" role="img" aria-label="{escape(alt)}">' + "".join(out) + "</svg>")
+
+
+class _Axis:
+    """Values to places from 0 to 1, with round ticks."""
+
+    def __init__(self, values: np.ndarray):
+        from matplotlib.ticker import MaxNLocator
+
+        low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+        room = 0.05 * (high - low) or 0.5
+        self.low, self.high = low - room, high + room
+        self.ticks = [float(t) for t in MaxNLocator(5).tick_values(self.low, self.high) if self.low <= t <= self.high]
+
+    def __call__(self, value: float) -> float:
+        return (value - self.low) / (self.high - self.low)
+
+    def show(self, tick: float) -> str:
+        """A tick's number, 0 without rounding's remainder."""
+        return f"{0.0 if abs(tick) < 1e-9 else tick:.4g}"
+
+
+def data_uri(content: bytes, kind: str = "image") -> str:
+    """Encoded bytes as an address that needs no file."""
+    known = ((b"OggS", "audio/ogg"), (b"fLaC", "audio/flac"), (b"RIFF", "audio/wav")) if kind == "audio" else ()
+    usual = "audio/mpeg" if kind == "audio" else "image/png"
+    mime = next((mime for magic, mime in known if content.startswith(magic)), usual)
+    return f"data:{mime};base64," + base64.b64encode(content).decode()
 
 
 def _image(rgba: np.ndarray, x: float, y: float, width: float, height: float) -> str:
@@ -175,7 +352,7 @@ def _image(rgba: np.ndarray, x: float, y: float, width: float, height: float) ->
     out = io.BytesIO()
     imsave(out, np.ascontiguousarray(rgba), format="png")
     place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-    return f'<image {place} preserveAspectRatio="none" href="{png_uri(out.getvalue())}"/>'
+    return f'<image {place} preserveAspectRatio="none" href="{data_uri(out.getvalue())}"/>'
 
 
 def _text(text: object, x: float, y: float, anchor: str, more: str = "") -> str:

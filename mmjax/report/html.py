@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mmjax.contract import Artifact, Bars, Gallery, Matrix, Sheet, Table, write_atomic
+import numpy as np
+
+from mmjax.contract import Artifact, Bars, Gallery, Intervals, Item, Lines, Matrix, Plane, Reliability, Scatter, Sheet, Table, write_atomic
 from mmjax.report import draw, metrics
 from mmjax.report.run import Found, Run, read_run
 
@@ -21,6 +23,7 @@ from mmjax.report.run import Found, Run, read_run
 RUNNING = ("lr", "examples_per_s", "steps_per_s", "wait_share", "grad_norm")
 PANELS = 36  # a page with hundreds of curves is read by nobody
 OPEN_PANELS = 6  # validation panels in sight; the rest is folded
+LONG = 40  # characters of a bar's label from which it needs room
 
 
 def write_report(workdir: Path, main: str | None = None) -> Path:
@@ -43,7 +46,7 @@ def templates() -> Any:
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     found = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    found.filters |= {"show": metrics.show, "ratio": metrics.show_ratio, "words": metrics.words, "png": draw.png_uri, "upper": _upper}
+    found.filters |= {"show": metrics.show, "ratio": metrics.show_ratio, "words": metrics.words, "uri": draw.data_uri, "upper": _upper}
     return found
 
 
@@ -62,7 +65,7 @@ def describe(run: Run, main: str | None = None) -> dict[str, Any]:
         "final": bool(final),
         "tiles": [_tile(m) for m in rows if best and (m.split, m.name, m.depth) == (best.split, best.name, best.depth)][:4],
         "step": _plain("step", run.results.get("step", "")) if final else "",
-        "tables": [_metrics_table(rows, split) for split in metrics.SPLITS if any(m.split == split for m in rows)],
+        "tables": [_metrics_table(rows, split) for split in dict.fromkeys(m.split for m in rows)],
         "curves": _curves(run),
         "artifacts": [a for a in shown if a["split"] != "data"],
         "first_split": next((a["split"] for a in shown), ""),
@@ -149,7 +152,7 @@ def _other_numbers(run: Run) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {"counts": [], "timings": [], "others": []}
     for key in sorted(run.results, key=metrics.natural):
         value = run.results[key]
-        if key == "step" or ("/" in key and key.split("/")[0] in metrics.SPLITS and isinstance(value, float)):
+        if key == "step" or metrics.is_metric(key, value):
             continue
         counts, timings = key.startswith("data/") or "unreadable" in key, key.startswith("time/") or key.endswith("_s")
         found["counts" if counts else "timings" if timings else "others"].append((key, _plain(key, value)))
@@ -266,11 +269,11 @@ def _figure(panel: draw.Panel, prefix: str) -> dict[str, Any]:
 
 def _artifacts(run: Run) -> Iterable[dict[str, Any]]:
     """What the template needs of each artifact; test first, then validation, then others, data apart."""
-    kinds = {Gallery: 0, Sheet: 0, Bars: 1, Matrix: 2, Table: 3}
+    kinds = {kind: i for i, kind in enumerate(_DETAILS)}
     first_data = ("splits", "concepts", "attribution")
 
     def order(found: Found) -> tuple[Any, ...]:
-        split = metrics.SPLITS.index(found.split) if found.split in metrics.SPLITS else len(metrics.SPLITS)
+        split = metrics.split_order(found.split)
         data = first_data.index(found.name) if found.name in first_data else len(first_data)
         kind = kinds[type(found.artifact)]
         return split, found.evaluator, data if found.split == "data" else 0, kind, metrics.backward(found.name), found.name
@@ -313,8 +316,14 @@ def _sheet(sheet: Sheet, _: str) -> dict[str, Any]:
     rows = []
     for title, items in zip(sheet.titles, sheet.rows, strict=True):
         texts = [item for item in items if isinstance(item.content, str)]
-        rows.append({"title": title, "pictures": [item for item in items if isinstance(item.content, bytes)], "texts": texts})
+        rows.append(
+            {"title": title, "media": sorted((item for item in items if isinstance(item.content, bytes)), key=_is_clip), "texts": texts}
+        )
     return {"rows": rows}
+
+
+def _is_clip(item: Item) -> bool:
+    return item.kind == "audio"
 
 
 def _bars(bars: Bars, _: str) -> dict[str, Any]:
@@ -333,7 +342,7 @@ def _bars(bars: Bars, _: str) -> dict[str, Any]:
         return {"value": value, "left": 100 * (start - low) / span, "width": 100 * (end - start) / span, "at": 100 * (end - low) / span}
 
     rows = [{"label": label, "bars": {name: place(values[i]) for name, values in series.items()}} for i, label in enumerate(bars.labels)]
-    return {"rows": rows, "solid": solid, "marks": marks}
+    return {"rows": rows, "solid": solid, "marks": marks, "long": max(map(len, map(str, bars.labels)), default=0) > LONG}
 
 
 def _matrix(matrix: Matrix, title: str) -> dict[str, Any]:
@@ -346,12 +355,55 @@ def _matrix(matrix: Matrix, title: str) -> dict[str, Any]:
     return {"svg": draw.matrix_svg(matrix, f"Matrix, {title}: {said}"), "said": said}
 
 
+def _scatter(scatter: Scatter, title: str) -> dict[str, Any]:
+    """One drawing for each way to colour the points."""
+    drawings = []
+    for name, of in scatter.groups.items():
+        if len({len(of), len(scatter.x), len(scatter.y)}) > 1:
+            raise ValueError(f"groups {name} of another length than the points")
+        groups = draw.scatter_groups(of)
+        said = ", ".join(f"{len(group['points'])} {group['name']}" for group in groups)
+        legend = [{**group, "sign": draw.MARK_SIGNS[group["mark"]], "count": len(group["points"])} for group in groups]
+        svg = draw.scatter_svg(scatter, groups, f"Points in a plane, {title}, by {name}: {said}.")
+        drawings.append({"name": name, "svg": svg, "legend": legend})
+    return {"drawings": drawings}
+
+
+def _reliability(bins: Reliability, title: str) -> dict[str, Any]:
+    drawings = []
+    for name, found in bins.bins.items():
+        n, confidence, right = np.array([row[2:] for row in found], float).reshape(-1, 3).T
+        means = (np.average(x, weights=n) if n.any() else math.nan for x in (confidence, right, abs(confidence - right)))
+        shown = [metrics.show(float(mean)) for mean in means]
+        said = f"{n.sum():,.0f} examples in {len(n)} bins: mean confidence {shown[0]}, {shown[1]} are right, expected error {shown[2]}"
+        drawings.append({"name": name, "svg": draw.reliability_svg(bins, name, f"Reliability, {title}, {name}: {said}."), "said": said})
+    return {"drawings": drawings}
+
+
+def _intervals(found: Intervals, title: str) -> dict[str, Any]:
+    said = f"{len(found.labels)} values with their intervals"
+    return {"svg": draw.intervals_svg(found, f"{title}: {said}, {found.xlabel}."), "said": f"{found.xlabel}."}
+
+
+def _lines(found: Lines, title: str) -> dict[str, Any]:
+    said = f"{found.ylabel} (up) against {found.xlabel} (across)."
+    return {"svg": draw.lines_svg(found, f"{title}: {said}"), "said": said}
+
+
+def _plane(plane: Plane, title: str) -> dict[str, Any]:
+    said = f"{plane.ylabel} (up) against {plane.xlabel} (across{', logarithmic' if plane.log else ''})."
+    return {"svg": draw.plane_svg(plane, f"{title}: {said}"), "said": said}
+
+
 def _table(table: Table, _: str) -> dict[str, Any]:
     rows = [[(metrics.show(cell) if cell is not None else "", isinstance(cell, int | float)) for cell in row] for row in table.rows]
     return {"rows": rows}
 
 
-_DETAILS = {Gallery: _gallery, Sheet: _sheet, Bars: _bars, Matrix: _matrix, Table: _table}
+_DETAILS = {
+    Gallery: _gallery, Sheet: _sheet, Bars: _bars, Matrix: _matrix, Scatter: _scatter, Reliability: _reliability,
+    Intervals: _intervals, Lines: _lines, Plane: _plane, Table: _table,
+}  # fmt: skip
 
 
 # Config

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SPLITS = ("test", "validation", "train")
+SPLITS = ("test", "validation", "train")  # they stand in this order, others (`test_recordings`) behind the one that they begin with
+NO_SPLITS = ("data", "time")  # what a key can begin with that is no metric of a split
 # The order in which baselines stand in a table, and in which a main metric is looked for.
-BASELINES = ("chance", "majority", "ridge", "hog")
+BASELINES = ("chance", "majority", "mean", "ridge", "hog", "statistics", "log_mel")
 USUAL = ("chance",)  # where it is missing, its column shows that
 MAIN = ("r@10", "recall@10", "accuracy", "top1", "r@5", "r@1", "mrr", "map", "f1", "auc")
 SPREAD = {"std", "stderr", "sem", "low", "high", "ci_low", "ci_high", "n", "count"}
-_LOWER = re.compile(r"(^|[/_])(loss|rank|err|error|perplexity|ppl|nll|wer|cer|mae|mse|rmse|ece|fid)($|[/_@])")
+_LOWER = re.compile(r"(^|[/_])(loss|rank|err|error|perplexity|ppl|nll|wer|cer|mae|mse|rmse|ece|brier|fid)($|[/_@])")
 
 
 @dataclass
@@ -70,6 +71,17 @@ def lower_is_better(key: str) -> bool:
     return bool(_LOWER.search(key.lower()))
 
 
+def is_metric(key: str, value: Any) -> bool:
+    """Whether an entry of results.json is a metric of a split: `<split>/<evaluator>/.../<name>`."""
+    return "/" in key and key.split("/")[0] not in NO_SPLITS and isinstance(value, float)
+
+
+def split_order(split: str) -> tuple[int, str]:
+    """A sort key of splits: test, those named after it, validation, train, and others."""
+    first = next((i for i, known in enumerate(SPLITS) if split == known or split.startswith(f"{known}_")), len(SPLITS))
+    return first, split
+
+
 def natural(text: str) -> list[Any]:
     """A sort key under which r@5 stands before r@10."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", text) if part]
@@ -95,16 +107,16 @@ def split_baselines(keys: Iterable[str]) -> dict[str, list[str]]:
 
 
 def read_metrics(results: Mapping[str, Any]) -> list[Metric]:
-    """The metrics of a split in `results`, test first, baselines beside their metric."""
-    keys = [key for key, value in results.items() if key.split("/")[0] in SPLITS and "/" in key and isinstance(value, float)]
+    """The metrics of all splits in `results`, test first, baselines beside their metric."""
+    keys = [key for key, value in results.items() if is_metric(key, value)]
     found = [Metric(key, results[key], {b: results[f"{key}/{b}"] for b in names}) for key, names in split_baselines(keys).items()]
     compared = {(m.split, m.group) for m in found if m.baselines}  # groups with baselines say most and stand first
 
     def order(metric: Metric) -> tuple[Any, ...]:
         plain = (metric.split, metric.group) not in compared
-        direction = backward(metric.key), natural(metric.group)
+        direction = natural(metric.group.split("/")[0]), backward(metric.key), natural(metric.group)
         loss = "loss" in metric.key.split("/")
-        return SPLITS.index(metric.split), plain or loss, metric.depth, *direction, metric.lower, natural(metric.name)
+        return split_order(metric.split), plain or loss, metric.depth, *direction, metric.lower, natural(metric.name)
 
     return sorted(found, key=order)
 
@@ -122,7 +134,7 @@ def main_metric(metrics: list[Metric], main: str | None = None) -> Metric | None
 
     def rank(metric: Metric) -> tuple[Any, ...]:
         known = MAIN.index(metric.name) if metric.name in MAIN else len(MAIN)
-        return SPLITS.index(metric.split), not metric.baselines, known, metric.depth, metric.lower, backward(metric.key)
+        return split_order(metric.split), not metric.baselines, known, metric.depth, metric.lower, backward(metric.key)
 
     return min((m for m in metrics if math.isfinite(m.value)), key=rank, default=None)
 

@@ -10,10 +10,10 @@ from typing import Any
 from mmjax.config import UserError
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; columns after the first are numbers, at the right."""
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> str:
+    """A Markdown table; columns after the first `left` are numbers, at the right."""
     lines = ["| " + " | ".join(map(str, line)) + " |" for line in (head, *rows)]
-    return "\n".join([lines[0], "|---" + "|--:" * (len(head) - 1) + "|", *lines[1:], ""])
+    return "\n".join([lines[0], "|---" * left + "|--:" * (len(head) - left) + "|", *lines[1:], ""])
 
 
 def about(command: str, environments: Sequence[Mapping[str, Any]], packages: Sequence[str], **more: Any) -> str:

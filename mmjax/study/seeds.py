@@ -10,7 +10,7 @@ import numpy as np
 from mmjax.study.document import table
 
 
-def summary(results: Sequence[Mapping[str, Any]], prefix: str = "test/") -> list[dict[str, Any]]:
+def summary(results: Sequence[Mapping[str, Any]], prefix: str = "test") -> list[dict[str, Any]]:
     """A row a metric: `name`, every seed's `values`, their `mean` and `std` (n - 1), and each baseline's mean in `baselines`.
 
     A baseline is a result whose name goes on behind the metric's: `<metric>/chance`.

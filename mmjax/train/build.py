@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax import config as configs
-from mmjax.config import ConfigError, build, check_call
+from mmjax.config import ConfigError, UserError, build, check_call
 from mmjax.contract import BATCH_AXES, State
 from mmjax.data.loader import Data
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.logging import RunLog
-from mmjax.train.optim import Optimizer, make_schedule
+from mmjax.train.optim import Optimizer, make_schedule, paths
 from mmjax.train.pretrained import check_init_from
 from mmjax.train.sharding import check_batch_size, make_mesh, state_sharding
 from mmjax.train.step import Functions, Model, Weighted, init_state, make_functions, make_step
@@ -37,23 +37,28 @@ class Parts(NamedTuple):
 
     def open_data(self) -> None:
         """Opens every split that the run will read: what is wrong with one is said before the folder is this config's."""
-        self.data.open(["train", *(when[which] for _, when in self.evals.values() for which in ("split", "final") if when[which])])
+        self.data.open(["train"])
+        for name, (_, when) in self.evals.items():
+            try:
+                when["data"].open(filter(None, (when["split"], when["final"])))
+            except UserError as error:
+                raise type(error)(f"evals.{name}: {error}") from error
 
     def step(self, shapes: State) -> Any:
         """The jitted training step; the state stays where `shapes` says, in the memory it had."""
-        step = make_step(self.model, self.objectives, self.optimizer)
+        step = make_step(self.model, self.objectives, self.optimizer, self.data.batch_pp)
         return jax.jit(step, donate_argnums=0, out_shardings=(jax.tree.map(lambda s: s.sharding, shapes), None))
 
     def functions(self) -> Functions:
         """The pure functions that evaluators get."""
-        return make_functions(self.model, self.objectives)
+        return make_functions(self.model, self.objectives, self.data.batch_pp)
 
     def state_shapes(self) -> State:
         """Shapes and shardings of the whole state; nothing is computed."""
         sharding = NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
         batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in self.batch_shapes().items()}
         self._check_vocabulary()
-        shapes = jax.eval_shape(self._init, batch)
+        shapes = jax.eval_shape(self._init, batch, jax.eval_shape(lambda batch: self.data.batch_pp.fit(lambda: [batch]), batch))
         placed = state_sharding(self.mesh, shapes, self.config["mesh"].get("fsdp_min_size", 65_536))
         return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placed)
 
@@ -77,12 +82,63 @@ class Parts(NamedTuple):
                 shapes[f"{stream}/valid"] = ((size, spec.shape[0]), jnp.bool_)
         return shapes
 
+    def training_shapes(self, shapes: State) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a batch as the training step reads it: what `data.encoded` names comes as encodings."""
+        batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in self.batch_shapes().items()}
+        variables = {"params": shapes.params["model"], **shapes.stats}
+        for stream in self.data.encoded:
+            own = {name: batch.pop(name) for name in (stream, f"{stream}/valid", f"{stream}/present") if name in batch}
+            batch |= jax.eval_shape(partial(self._encode, stream=stream), variables, shapes.fitted, own)
+        return batch
+
+    def _encode(self, variables: Any, fitted: Any, batch: Any, stream: str) -> Any:
+        model: Any = self.model
+        return model.encode(variables, self.data.batch_pp(batch, fitted), stream)
+
+    def encode(self, state: State) -> None:
+        """Lets the encoders as they are encode what `data.encoded` names.
+
+        Raises:
+            ConfigError: the model has no encoder for a stream or trains it, or reads more of it than what is kept.
+        """
+        if not self.data.encoded:
+            return
+        model: Any = self.model
+        encoders = getattr(model, "encoders", {})
+        trained = self.optimizer.split(state.params)[0].get("model", {})
+        for stream in self.data.encoded:
+            if stream not in encoders:
+                raise ConfigError(f"data.encoded: the model has no encoder for {stream!r}.{configs.nearest(stream, encoders)}")
+            if (name := self.model.part(stream)) in trained:  # pyright: ignore[reportAttributeAccessIssue]: it has encoders
+                raise ConfigError(
+                    f"data.encoded: {stream!r} is encoded once, but its encoder is trained: freeze it by a rule for model/{name}/.*"
+                )
+        self._check_stages(state, {self.model.part(stream) for stream in self.data.encoded})  # pyright: ignore[reportAttributeAccessIssue]
+        given = jax.tree.map(jnp.copy, ({"params": state.params["model"], **state.stats}, state.fitted))  # a step takes the state's memory
+        fn = jax.jit(self._encode, static_argnames="stream", out_shardings=NamedSharding(self.mesh, PartitionSpec()))
+        self.data.encode(lambda stream, batch: fn(*given, batch, stream=stream))
+
+    def _check_stages(self, state: State, encoders: set[str]) -> None:
+        """Whether the model is the same on encodings, which have no lower stages, as on what they are made of."""
+        batch = jax.eval_shape(self.data.batch_pp, self.training_shapes(state), state.fitted)
+        found = jax.eval_shape(self.model.init, state.key, batch)["params"]
+        shapes = [
+            {p: x.shape for p, x in paths(tree).items() if p.split("/")[0] not in encoders} for tree in (state.params["model"], found)
+        ]
+        if differ := configs.differences(*shapes):
+            raise ConfigError(
+                f"data.encoded keeps no lower stages of an encoder, and the model is another one without them ({next(iter(differ))}): "
+                "leave data.encoded out, or take a fusion that reads the last layer alone."
+            )
+
     def init(self, shapes: State, batch: Mapping[str, jax.Array]) -> State:
         """The state before the first step, made where it will lie."""
-        return jax.jit(self._init, out_shardings=jax.tree.map(lambda s: s.sharding, shapes))(batch)
+        init = jax.jit(self._init, out_shardings=jax.tree.map(lambda s: s.sharding, shapes))
+        return init(batch, self.data.fitted(self.mesh))
 
-    def _init(self, batch: Any) -> State:
-        return init_state(jax.random.key(self.config["seed"]), batch, self.model, self.objectives, self.optimizer)
+    def _init(self, batch: Any, fitted: Any) -> State:
+        key = jax.random.key(self.config["seed"])
+        return init_state(key, batch, self.model, self.objectives, self.optimizer, self.data.batch_pp, fitted)
 
 
 def _top(*, steps, data, model, objectives, optimizer, seed=0, init_from=None, mesh=None, evals=None, checkpoint=None, log=None) -> None:
@@ -113,13 +169,9 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
     if not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"config.steps={steps!r} should be a whole number of at least 1.")
 
-    seed = config["seed"]
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"config.seed={seed!r} should be a whole number from 0 to 2^32 - 1.")
-
     check_init_from(config["init_from"], workdir)
     check_call(Data, config["data"], "data", provided=("seed", "workdir", "path"))
-    data = Data(**config["data"], seed=seed, workdir=workdir)
+    data = Data(**config["data"], seed=config["seed"], workdir=workdir)
     mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
     model = build("models", config["model"], "model")
     objectives = _objectives(config["objectives"], steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +156,8 @@ class Checkpoints:
             item = found[name] if name in found.keys() else {}  # noqa: SIM118 - it has keys but is no dict
             if item is None:  # not even what it holds can be read: restoring will say so
                 continue
-            stored, expected = _shapes(getattr(item, "tree", item)), _shapes(tree)
-            problems += [f"missing {name}/{k}" for k in expected if k not in stored]
-            problems += [f"unexpected {name}/{k}" for k in stored if whole and k not in expected]
-            problems += [f"{name}/{k} is {stored[k]}, not {expected[k]}" for k in expected if k in stored and stored[k] != expected[k]]
-        if problems:
-            more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-            raise CheckpointError(
-                f"Step {step} in {self.directory} is of another architecture than the config: {'; '.join(problems[:8])}{more}."
-            )
+            problems += mismatches(name, _shapes(getattr(item, "tree", item)), _shapes(tree), whole=whole)
+        refuse(problems, f"Step {step} in {self.directory} is of another architecture than the config")
 
     def _unreadable(self, step: int, error: Exception) -> CheckpointError:
         others = ", ".join(str(s) for s in self.steps if s != step)
@@ -208,3 +201,19 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         if hasattr(leaf, "shape"):
             out[name] = tuple(leaf.shape)
     return out
+
+
+def mismatches(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any], *, whole: bool = True) -> list[str]:
+    """In what the shapes of arrays, by path, differ from the wanted ones; unless `whole`, there may be more of them."""
+    return [
+        *(f"missing {name}/{k}" for k in wanted if k not in found),
+        *(f"unexpected {name}/{k}" for k in found if whole and k not in wanted),
+        *(f"{name}/{k} is {found[k]}, not {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]),
+    ]
+
+
+def refuse(problems: Sequence[str], what: str) -> None:
+    """Raises `CheckpointError` with the first eight problems, if there are any."""
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise CheckpointError(f"{what}: {'; '.join(problems[:8])}{more}.")

@@ -23,15 +23,14 @@ Found = tuple[dict[str, float], dict[str, Artifact]]
 
 
 def check_evaluators(parts: Parts) -> None:
-    """Opens the splits that will be evaluated, and lets evaluators that can look at them: what is misspelt shows before training.
+    """Lets evaluators that can look at the splits that they will be given: what is misspelt shows before training.
 
     Raises:
-        ConfigError, DataError: there is no such split, or it has not what the evaluator needs.
+        ConfigError, DataError: a split has not what the evaluator needs.
     """
     for name, (evaluator, when) in parts.evals.items():
         for split in dict.fromkeys(filter(None, (when["split"], when["final"]))):
             try:
-                when["data"].source(split)
                 if hasattr(evaluator, "check"):
                     evaluator.check(SplitView(when["data"], parts.mesh, split))
             except UserError as error:
@@ -42,6 +41,7 @@ def evaluate(parts: Parts, fns: Functions, state: State, *, step: int, splits: M
     """Numbers and artifacts by name, `<split>/<evaluator>/<name>`; `splits` says which evaluator runs on which split."""
     numbers: dict[str, float] = {}
     artifacts: dict[str, Artifact] = {}
+    fns = fns._replace(kept={})  # of this state: several evaluators need the same predictions
     for name, split in splits.items():
         evaluator, when = parts.evals[name]
         view = SplitView(when["data"], parts.mesh, split)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -53,7 +53,7 @@ class RunLog:
         self._window_step, self._waited, self._total_waited, self._paused = start, 0.0, 0.0, 0.0
         self._before = {"time/train_s": 0.0, "time/wait_s": 0.0, **{k: v for k, v in (before or {}).items() if k.startswith("time/")}}
         self._tracing = False
-        self._jsonl = open(self.folder / "metrics.jsonl", "a") if self.writes else None  # noqa: SIM115
+        self._jsonl = _opened(self.folder / "metrics.jsonl") if self.writes else None
         self._tensorboard = self._wandb = None
         if tensorboard and self.writes:
             from tensorboardX import SummaryWriter
@@ -166,6 +166,15 @@ class RunLog:
                 sink.close()
         if self._wandb:
             self._wandb.finish()
+
+
+def _opened(path: Path) -> IO[str]:
+    """A file of lines to append to; a line that a kill cut short stays one of its own."""
+    cut = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+    file = open(path, "a")  # noqa: SIM115
+    if cut:
+        file.write("\n")
+    return file
 
 
 class _Progress:

@@ -51,6 +51,7 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
         check_evaluators(parts)
         step_fn, fns = parts.step(shapes), parts.functions()
         state, start, meta = restore_or_init(parts, checkpoints, shapes)
+        parts.encode(state)
         batches = parts.data.train_batches(parts.mesh, start)
         with (
             closing(RunLog(workdir, config["steps"], parts.data.batch_size, start, meta, **config["log"])) as log,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -128,6 +129,12 @@ class Optimizer:
             raise ConfigError(f"optimizer.accumulate={accumulate} should be at least 1.")
         self.ema_decay, self.accumulate = ema, accumulate
 
+    def scaled(self, factor: Any) -> Optimizer:
+        """The same with `factor` times the learning rate, which may be a traced number."""
+        other, schedule = copy.copy(self), self.schedule
+        other.schedule = lambda step: factor * schedule(step)
+        return other
+
     def rule(self, path: str) -> Rule:
         """The rule that holds for a parameter."""
         for pattern, rule in self.rules:
@@ -168,7 +175,9 @@ class Optimizer:
             return ema
         step = step.astype(jnp.float32)
         decay = jnp.minimum(self.ema_decay, (1.0 + step) / (10.0 + step))
-        return jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(p.dtype), ema, params)
+        old, new = paths(ema), paths(params)  # what is frozen is its own average, to the bit
+        moved = {path: p if self.rule(path).freeze else (decay * old[path] + (1 - decay) * p).astype(p.dtype) for path, p in new.items()}
+        return unflatten_dict(moved, sep="/")
 
 
 def merge(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict:

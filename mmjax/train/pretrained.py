@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import unflatten_dict
 
-from mmjax.config import CheckpointError, ConfigError, build, check_part, nearest
+from mmjax.config import ConfigError, build, check_part, nearest
 from mmjax.contract import State
 from mmjax.data.tokenizers import Tokenizer
-from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.checkpoint import Checkpoints, mismatches, refuse
 from mmjax.train.optim import paths
 from mmjax.train.run import read_config
 
@@ -47,11 +47,13 @@ def check_init_from(sources: Any, workdir: Path | None) -> None:
 def load_parts(parts: Parts, shapes: State) -> dict[str, Any]:
     """{"params": {part: arrays}, "stats": {collection: {part: arrays}}} of all that the config's `init_from` names.
 
+    And "fitted" {stream: arrays}: an encoder goes on seeing its input as `data.batch_pp` of its run was fitted.
+
     Raises:
         ConfigError: the model has no such part, or its ids are of another tokenizer.
         CheckpointError: what is loaded is of another architecture; the arrays are named.
     """
-    found: dict[str, Any] = {"params": {}, "stats": {}}
+    found: dict[str, Any] = {"params": {}, "stats": {}, "fitted": {}}
     for part, source in parts.config["init_from"].items():
         path, model = f"init_from.{part}", shapes.params["model"]
         if part not in model:
@@ -59,7 +61,7 @@ def load_parts(parts: Parts, shapes: State) -> dict[str, Any]:
         stats = {name: tree[part] for name, tree in shapes.stats.items() if part in tree}
         if isinstance(source, str):
             _check_tokenizer(parts, part, Path(source), path)
-            params, stats = _from_run(Path(source), part, model[part], stats)
+            params, stats, found["fitted"][part] = _from_run(Path(source), part, model[part], stats, shapes.fitted.get(part, {}))
         else:
             params, stats = _from_weights(source, path, model[part], stats)
         found["params"][part] = params
@@ -68,16 +70,17 @@ def load_parts(parts: Parts, shapes: State) -> dict[str, Any]:
     return found
 
 
-def _from_run(run: Path, part: str, params: Any, stats: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _from_run(run: Path, part: str, params: Any, stats: Mapping[str, Any], fitted: Any) -> tuple[Any, dict[str, Any], Any]:
     with closing(Checkpoints(run / "checkpoints", **read_config(run)["checkpoint"], read_only=True)) as checkpoints:
         step = checkpoints.best_step
         assert step is not None, "checked by check_init_from"
-        item = "ema" if "ema" in checkpoints.items(step) else "params"
-        params = checkpoints.restore_some(step, item, {"model": {part: params}})["model"][part]
-        if not stats:
-            return params, {}
-        found = checkpoints.restore_some(step, "stats", {name: {part: tree} for name, tree in stats.items()})
-        return params, {name: tree[part] for name, tree in found.items()}
+
+        def restored(item: str, wanted: Any) -> Any:
+            return checkpoints.restore_some(step, item, wanted) if jax.tree.leaves(wanted) else wanted
+
+        params = restored("ema" if "ema" in checkpoints.items(step) else "params", {"model": {part: params}})["model"][part]
+        found = restored("stats", {name: {part: tree} for name, tree in stats.items()})
+        return params, {name: tree[part] for name, tree in found.items()}, restored("fitted", {part: fitted})[part]
 
 
 def _from_weights(node: Mapping[str, Any], path: str, params: Any, stats: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -85,16 +88,10 @@ def _from_weights(node: Mapping[str, Any], path: str, params: Any, stats: Mappin
     placed, problems = {}, []
     for name, tree in {"params": params, **stats}.items():
         found, wanted = weights.get(name, {}), paths(tree)
-        problems += [f"missing {name}/{key}" for key in wanted if key not in found]
-        problems += [f"unexpected {name}/{key}" for key in found if key not in wanted]
-        both = {key: (found[key], leaf) for key, leaf in wanted.items() if key in found}
-        problems += [f"{name}/{key} is {x.shape}, not {leaf.shape}" for key, (x, leaf) in both.items() if x.shape != leaf.shape]
-        placed[name] = unflatten_dict(
-            {key: jax.device_put(x.astype(leaf.dtype), leaf.sharding) for key, (x, leaf) in both.items()}, sep="/"
-        )
-    if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(f"{path}: the weights are of another architecture: {'; '.join(problems[:8])}{more}.")
+        problems += mismatches(name, {k: x.shape for k, x in found.items()}, {k: leaf.shape for k, leaf in wanted.items()})
+        arrays = {k: jax.device_put(found[k].astype(leaf.dtype), leaf.sharding) for k, leaf in wanted.items() if not problems}
+        placed[name] = unflatten_dict(arrays, sep="/")
+    refuse(problems, f"{path}: the weights are of another architecture")
     return placed.pop("params"), placed
 
 
@@ -105,7 +102,8 @@ def with_parts(state: State, found: Mapping[str, Any]) -> State:
     ema = state.ema
     if ema:
         ema = {**ema, "model": {**ema["model"], **jax.tree.map(jnp.copy, found["params"])}}
-    return state._replace(params=params, stats=stats, ema=ema)
+    fitted = {stream: found["fitted"].get(stream, tree) for stream, tree in state.fitted.items()}
+    return state._replace(params=params, stats=stats, ema=ema, fitted=fitted)
 
 
 def _check_tokenizer(parts: Parts, part: str, run: Path, path: str) -> None:

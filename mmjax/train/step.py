@@ -14,10 +14,11 @@ from jaxtyping import Array, PRNGKeyArray
 
 from mmjax.config import ConfigError, nearest
 from mmjax.contract import BATCH_AXES, Batch, Context, Loss, Outputs, State, fold_name
-from mmjax.data.batch_pp import batch_pp
+from mmjax.data.batch_pp import BatchPP
 from mmjax.train.optim import Optimizer, merge
 
 PHASE = "main"
+PLAIN = BatchPP()
 
 
 @runtime_checkable
@@ -57,9 +58,18 @@ class Weighted(NamedTuple):
     weight: Callable[[Array], Array]
 
 
-def init_state(key: PRNGKeyArray, batch: Batch, model: Model, objectives: Mapping[str, Weighted], optimizer: Optimizer) -> State:
+def init_state(
+    key: PRNGKeyArray,
+    batch: Batch,
+    model: Model,
+    objectives: Mapping[str, Weighted],
+    optimizer: Optimizer,
+    batch_pp: BatchPP = PLAIN,
+    fitted: Mapping[str, Any] | None = None,
+) -> State:
     """The state before the first step. Pure: jit it with shardings and no array is ever whole on one device."""
-    batch = batch_pp(batch)
+    fitted = fitted or {}
+    batch = batch_pp(batch, fitted)
     variables = model.init(fold_name(key, "model"), batch)
     stats = {name: value for name, value in variables.items() if name != "params"}
     outputs, _ = model.apply(variables, batch, train=False)
@@ -69,7 +79,7 @@ def init_state(key: PRNGKeyArray, batch: Batch, model: Model, objectives: Mappin
         if own:
             params[name] = own
     ema = jax.tree.map(jnp.copy, params) if optimizer.ema_decay is not None else ()
-    return State(jnp.zeros((), jnp.int32), params, stats, aux, {PHASE: optimizer.init(params)}, ema, {}, key)
+    return State(jnp.zeros((), jnp.int32), params, stats, aux, {PHASE: optimizer.init(params)}, ema, fitted, key)
 
 
 def _losses(
@@ -111,7 +121,9 @@ def _metrics(losses: Mapping[str, Loss], objectives: Mapping[str, Weighted], ste
     return metrics
 
 
-def make_step(model: Model, objectives: Mapping[str, Weighted], optimizer: Optimizer) -> Callable[[State, Batch], tuple[State, dict]]:
+def make_step(
+    model: Model, objectives: Mapping[str, Weighted], optimizer: Optimizer, batch_pp: BatchPP = PLAIN
+) -> Callable[[State, Batch], tuple[State, dict]]:
     """The training step. Raises ConfigError where a batch-wise objective should be accumulated."""
     batch_wise = [name for name, (objective, _) in objectives.items() if objective.batch_wise]
     if optimizer.accumulate > 1 and batch_wise:
@@ -124,7 +136,7 @@ def make_step(model: Model, objectives: Mapping[str, Weighted], optimizer: Optim
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         trained, frozen = optimizer.split(state.params)
-        grads, metrics, stats, aux = gradient(state, trained, frozen, key, batch_pp(batch))
+        grads, metrics, stats, aux = gradient(state, trained, frozen, key, batch_pp(batch, state.fitted, key))
         new_trained, opt = optimizer.update(grads, state.opt[PHASE], trained, state.step)
         params = merge(new_trained, frozen)
         metrics |= {"grad_norm": optax.tree.norm(grads), "lr": optimizer.schedule(state.step)}
@@ -193,20 +205,21 @@ class Functions(NamedTuple):
     outputs: Callable[..., Outputs]  # outputs(state, batch, names): those of the outputs, replicated
     losses: Callable[..., dict]  # losses(state, batch, blind): {objective/term: (value, weight)}
     replicated: Callable[[Array], Array]  # an array of the batch, whole on every device
+    kept: dict[Any, Any] | None = None  # what evaluators of one state have found and share; None where nothing is shared
 
 
-def make_functions(model: Model, objectives: Mapping[str, Weighted]) -> Functions:
+def make_functions(model: Model, objectives: Mapping[str, Weighted], batch_pp: BatchPP = PLAIN) -> Functions:
     """See `Functions`. `blind` losses are those of a model whose outputs are all zero: it tells nothing from anything."""
 
     def outputs(state: State, batch: Batch, names: tuple[str, ...]) -> Outputs:
         params = state.ema["model"] if state.ema else state.params["model"]
-        found, _ = model.apply({"params": params, **state.stats}, batch_pp(batch), train=False)
+        found, _ = model.apply({"params": params, **state.stats}, batch_pp(batch, state.fitted), train=False)
         if missing := [name for name in names if name not in found]:
             raise ConfigError(f"The model gives no {missing[0]!r}.{nearest(missing[0], found)}")
         return {name: _constrained(found[name], PartitionSpec()) for name in names}
 
     def losses(state: State, batch: Batch, blind: bool = False) -> dict:
-        params, batch = state.ema or state.params, batch_pp(batch)
+        params, batch = state.ema or state.params, batch_pp(batch, state.fitted)
         found, _ = _losses(model, objectives, params, state.stats, state.aux, state.step, state.key, batch, False, blind)
         flat = {f"{name}/{key}": (value, loss.weight) for name, loss in found.items() for key, value in loss.terms.items()}
         total = _metrics(found, objectives, state.step)["loss"]

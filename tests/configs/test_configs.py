@@ -8,10 +8,13 @@ import pytest
 
 from mmjax.config import ConfigError
 from mmjax.data.examples import Spec
+from mmjax.study import compare
 from mmjax.train.build import parts_of
+from mmjax.train.evaluation import check_evaluators
 from mmjax.train.loop import train
 
-CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "configs").rglob("*.py") if not p.stem.startswith("_"))
+EVERY = sorted(p for p in (Path(__file__).parents[2] / "configs").rglob("*.py") if not p.stem.startswith("_"))
+CONFIGS = [p for p in EVERY if not p.stem.startswith("compare_")]
 pytestmark = pytest.mark.usefixtures("settings")
 
 
@@ -39,7 +42,7 @@ def test_at_full_size_every_name_resolves_and_every_shape_fits(path):
     parts = parts_of(config)
     with jax.set_mesh(parts.mesh), jax.numpy_dtype_promotion("standard"):  # flax's own norms mix bfloat16 and float32
         shapes = parts.state_shapes()
-    assert sum(x.size for x in jax.tree.leaves(shapes.params)) > 100_000
+    assert sum(x.size for x in jax.tree.leaves(shapes.params)) > 50_000
     assert all(isinstance(spec, Spec) for spec in parts.data.spec.values())
 
 
@@ -49,7 +52,18 @@ def test_one_shrunk_run(path, tmp_path):
     assert (tmp_path / "run" / "results.json").exists() and any(name.startswith("test/") for name in results)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p for p in EVERY if p not in CONFIGS], ids=lambda p: p.stem)
+def test_every_row_of_a_comparison_is_a_run(path):
+    """In every fold: names resolve, figures are measured, and the evaluators fit the data of each modality alone, too."""
+    plan = compare.plan(load(path, "smoke"), fusion="all")
+    assert {unit.row.name for unit in compare.units(Path("x"), plan)} >= {"concat", "decision", "gated"}
+    for row in plan.rows:
+        if "model.encoders" in row.changes or row.name == "concat":
+            parts = parts_of(compare.changed(plan.run, row.changes, plan.folds[0]))
+            check_evaluators(parts)
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda p: p.stem)
 def test_an_unknown_argument_is_named(path):
     with pytest.raises(ConfigError, match="'smoek' is unknown. Did you mean 'smoke'"):
         load(path, "smoek")

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from test_retrieval import spoken, swings
 
+import toy
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Bars, Matrix, State, Table
 from mmjax.data.loader import Data, SplitView
+from mmjax.data.pp.audio import Waveform
+from mmjax.evals._features import operations
+from mmjax.evals._ridge import audio_features
 from mmjax.evals.fewshot import Fewshot, drawn_shots
 from mmjax.evals.knn import KNN
 from mmjax.evals.linear_probe import LinearProbe, search
@@ -63,6 +68,63 @@ def known(*splits):
 
 def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_statistics_of_series_stand_beside():
+    """On made-up features that tell nothing the statistics do."""
+
+    class Blind(Made):
+        def outputs(self, state, batch, names):
+            return {names[0]: jnp.asarray(np.random.default_rng(0).normal(size=(batch["series_a"].shape[0], 4)).astype(np.float32))}
+
+    seen = swings("test")
+    found = run(LinearProbe(stream="series_a", l2=0.1), seen, details=True, fns=Blind())
+    assert found["top1/statistics"] > 0.9 > found["top1"]
+    assert [row[:2] for row in found["features"].rows] == [["series_a/pooled", 4], ["statistics", 20]]
+    without = run(LinearProbe(stream="series_a", l2=0.1, baseline=None), seen, details=True, fns=Blind())
+    assert not any("statistics" in name for name in without)
+
+
+def tone(split, index):
+    """Half of the clips are low, half high, of any loudness and length."""
+    rng = np.random.default_rng((index, len(split)))
+    samples = np.sin(np.arange(rng.integers(2_000, 6_000)) * (0.2 if index % 2 else 1.2)) * rng.uniform(0.1, 0.9)
+    return Waveform(samples.astype(np.float32), 8_000)
+
+
+def test_the_spectrum_of_clips_stands_beside(monkeypatch):
+    monkeypatch.setattr(toy.Spoken, "__getitem__", lambda self, i: {"audio": tone(self.split, i), "label": i % 2, "key": i})
+    monkeypatch.setattr(toy.Spoken, "__len__", lambda self: 30)
+    data = toy_config(data__source={"name": "toy:Spoken"}, data__pp={"audio": "decode(8_000)|crop_or_pad(0.5)"})["data"]
+    fns = Made()
+    fns.outputs = lambda state, batch, names: {names[0]: jnp.ones((batch["audio"].shape[0], 4), jnp.float32)}
+    found = run(LinearProbe(stream="audio", l2=0.1), SplitView(Data(**data), make_mesh(), "test"), details=True, fns=fns)
+    assert found["top1/log_mel"] == 1 > found["top1"] and found["features"].rows[1][:2] == ["log_mel", 80]
+
+
+def test_audio_features_are_those_of_each_clip_alone():
+    clips = [tone("test", i) for i in range(3)]
+    together, alone = audio_features(clips), np.concatenate([audio_features([clip]) for clip in clips])
+    np.testing.assert_allclose(together, alone, atol=1e-3)
+    assert np.isfinite(together).all() and together.shape == (3, 80)
+
+
+def test_zeroshot_of_sounds_which_half_of_the_examples_have():
+    seen = spoken(text="choose|tokens(40)")
+    axes = np.eye(8, dtype=np.float32)
+    words = {t.format(c): axes[i] for i, c in enumerate(toy.Spoken.classes["label"]) for t in ("{}", "hear {}")}
+
+    class Heard(Made):
+        def outputs(self, state, batch, names):
+            if names[0] == "text/z":
+                return super().outputs(state, batch, names)
+            return {names[0]: jnp.asarray(axes[(np.asarray(batch[names[0].replace("/z", "/key")]) - 500) % 3])}
+
+    found = run(Zeroshot(stream="audio_sound", templates=("{}", "hear {}")), seen, details=True, fns=Heard(seen, words))
+    assert found["top1"] == 1 and sum(row[1] for row in found["classes"].rows) == 6
+    asked = Heard(seen)
+    run(Zeroshot(stream="audio_speech"), seen, fns=asked)
+    assert "the sound of animal." in asked.prompts, "templates for audio"
 
 
 def test_linear_probe_is_scikit_learns_logistic_regression():
@@ -272,3 +334,8 @@ def test_features_that_are_not_finite(monkeypatch):
 def test_arguments_that_cannot_be(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_what_is_not_one_class_of_several_is_refused():
+    with pytest.raises(ConfigError, match="'tags' is no label"):
+        operations(SplitView(None, None, "test"), "image", "tags")

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.config import ConfigError
+import toy
+from mmjax.config import ConfigError, DataError
 from mmjax.contract import Bars, Gallery, Matrix, State
 from mmjax.data.loader import Data, SplitView
-from mmjax.evals._ridge import Ridge
+from mmjax.data.pp.builder import parse
+from mmjax.evals._ridge import Ridge, SeriesRidge
 from mmjax.evals.loss import Loss
 from mmjax.evals.retrieval import Retrieval
-from mmjax.ops.retrieval import chance_summary, chance_within, ranks, summary
+from mmjax.ops.retrieval import chance_summary, chance_within, ranks, summary, unit
 from mmjax.train.sharding import make_mesh
 from toy import toy_config
 
@@ -77,7 +79,7 @@ class Made:
 
 
 def test_a_model_that_knows_everything_and_one_that_knows_nothing():
-    retrieval = Retrieval(texts={"en": 'choose("en")|tokens(40)', "xx": 'choose("xx")|tokens(40)'}, gallery=5)
+    retrieval = Retrieval(variants={"en": {"text": 'choose("en")|tokens(40)'}, "xx": {"text": 'choose("xx")|tokens(40)'}}, gallery=5)
     found = dict(retrieval.run(Made(True), STATE, view(), step=0, details=True))
     for direction in ("text_to_image", "image_to_text"):
         assert found[f"{direction}/r@1"] == 1 and found[f"{direction}/median_rank"] == 1
@@ -88,7 +90,7 @@ def test_a_model_that_knows_everything_and_one_that_knows_nothing():
     assert all(row[0].correct and row[0].content.startswith(b"\x89PNG") and not row[1].correct for row in gallery.results)
     assert isinstance(gallery.queries[0].content, str) and "red" in gallery.queries[0].content
     assert isinstance(found["similarity"], Matrix) and found["similarity"].values[3][3] == pytest.approx(1.0)
-    assert isinstance(found["by_language_text_to_image"], Bars) and found["by_language_text_to_image"].labels == ["en", "xx"]
+    assert isinstance(found["by_variant_text_to_image"], Bars) and found["by_variant_text_to_image"].labels == ["en", "xx"]
     nothing = dict(Retrieval(baseline=None).run(Made(False), STATE, view(), step=0, details=True))
     assert nothing["text_to_image/r@10"] == 0
 
@@ -102,13 +104,16 @@ def test_the_headline_is_for_the_runs_own_texts_whatever_else_is_measured():
             known = np.asarray(batch["text/valid"]).sum(1) > 12 if "text" in batch else np.ones(len(found), bool)
             return {names[0]: jnp.asarray(np.asarray(found) * known[:, None].astype(np.float32))}
 
-    texts = {"aa": 'choose("xx")|tokens(40)', "en": 'choose("en")|tokens(40)'}  # sorted, the one it does not know comes first
-    found = dict(Retrieval(texts=texts, baseline=None).run(OnlyEnglish(True), STATE, view(), step=0, details=True))
+    texts = {
+        "aa": {"text": 'choose("xx")|tokens(40)'},
+        "en": {"text": 'choose("en")|tokens(40)'},
+    }  # sorted, the unknown comes first
+    found = dict(Retrieval(variants=texts, baseline=None).run(OnlyEnglish(True), STATE, view(), step=0, details=True))
     assert found["text_to_image/r@1"] == found["en/text_to_image/r@1"] == 1 and found["aa/text_to_image/r@1"] == 0
 
 
 def test_every_text_is_a_query_where_asked():
-    asked = dict(Retrieval(all_texts=True, baseline=None).run(Made(True), STATE, view(), step=0, details=False))
+    asked = dict(Retrieval(all_items=True, baseline=None).run(Made(True), STATE, view(), step=0, details=False))
     assert asked["text_to_image/r@1"] == 1
     assert asked["image_to_text/r@1/chance"] == pytest.approx(2 / 40), "two texts an image, each right"
 
@@ -118,8 +123,66 @@ def test_what_cannot_be_read_is_no_query_and_no_candidate():
     found = dict(
         Retrieval(baseline="ridge").run(Made(True), STATE, view(data__source=source, data__max_unreadable=0.3), step=0, details=True)
     )
-    assert found["text_to_image/r@1"] == 18 / 19, "the text of the image that cannot be read has nothing to find"
-    assert found["text_to_image/r@1/chance"] == pytest.approx(18 / 19 / 19)
+    assert found["text_to_image/r@1"] == 1, "the text of the image that cannot be read has nothing to find, and does not ask"
+    assert found["text_to_image/r@1/chance"] == pytest.approx(1 / 19)
+    assert found["image_to_text/r@1/chance"] == pytest.approx(1 / 19), "but is there to be found"
+    assert [row[1:4] for row in found["compared"].rows] == [[18, 19, 19], [18, 19, 19]]
+
+
+SPOKEN = {
+    "image": "decode",
+    "text": "choose|tokens(12)",
+    "audio_speech": "toy.take|toy.wave(16)",
+    "audio_sound": "toy.wave(16)",
+}
+
+
+def spoken(**changes):
+    return view(data__source={"name": "toy:Spoken"}, data__pp={**SPOKEN, **changes})
+
+
+def test_recordings_of_an_item_are_told_apart_and_rows_without_a_side_do_not_ask():
+    asked = dict(Retrieval(("audio_speech", "image"), all_items=True).run(Made(True), STATE, spoken(), step=0, details=True))
+    # Of 12 items 8 are spoken, three times each, 9 have a picture, 6 both.
+    assert [row[1:4] for row in asked["compared"].rows] == [[18, 24, 8], [6, 9, 9]]
+    assert asked["audio_speech_to_image/r@1"] == asked["image_to_audio_speech/r@1"] == 1
+    assert asked["audio_speech_to_image/r@1/chance"] == pytest.approx(1 / 9)
+    assert asked["image_to_audio_speech/r@1/chance"] == pytest.approx(3 / 24)
+    once = dict(Retrieval(("audio_speech", "audio_sound")).run(Made(True), STATE, spoken(), step=0, details=False))
+    assert once["audio_speech_to_audio_sound/r@1/chance"] == pytest.approx(1 / 6)
+    assert once["audio_sound_to_audio_speech/r@1/chance"] == pytest.approx(1 / 8), "the first recording of each"
+
+
+def test_of_what_repeats_an_item_only_the_very_same_counts_once(monkeypatch):
+    one = toy.Spoken.__getitem__
+
+    def row(self, index):
+        """Three rows an item: the same noise in all, another recording in each."""
+        return {**one(self, index // 3), "audio_speech": bytes([index])}
+
+    monkeypatch.setattr(toy.Spoken, "__getitem__", row)
+    monkeypatch.setattr(toy.Spoken, "__len__", lambda self: 36)
+    found = dict(Retrieval(("audio_sound", "audio_speech")).run(Made(True), STATE, spoken(), step=0, details=True))
+    assert [row[1:4] for row in found["compared"].rows] == [[6, 6, 6], [18, 36, 12]]
+
+
+def test_without_any_example_that_has_both_there_is_nothing_to_measure(monkeypatch):
+    one = toy.Spoken.__getitem__
+    monkeypatch.setattr(toy.Spoken, "__getitem__", lambda self, i: {**one(self, i), "image": one(self, 0)["image"] if i % 2 else None})
+    with pytest.raises(DataError, match="no example of the validation split has both 'image' and 'audio_sound'"):
+        list(Retrieval(("image", "audio_sound")).run(Made(True), STATE, spoken(), step=0, details=False))
+
+
+def test_variants_of_either_side_and_classes_of_the_queries():
+    french = {"audio_speech": 'toy.take("fr")|toy.wave(16)'}
+    retrieval = Retrieval(("text", "audio_speech"), variants={"fr": french, "both": {**french, "text": "choose|tokens(9)"}}, by="label")
+    found = dict(retrieval.run(Made(True), STATE, spoken(), step=0, details=True))
+    assert found["fr/audio_speech_to_text/r@1"] == 1 and "fr/text_to_audio_speech/r@1" not in found, "the variant asks"
+    assert found["both/audio_speech_to_text/r@1"] == found["both/text_to_audio_speech/r@1"] == 1
+    assert found["by_variant_audio_speech_to_text"].labels == ["fr", "both"]
+    bars = found["by_label_text_to_audio_speech"]
+    assert bars.labels == ["animal (4)", "plant (4)"] and bars.series["r@10"] == [1, 1], "things are never spoken"
+    assert bars.series["chance"] == [1, 1], "ten of eight"
 
 
 def test_ridge_learns_colours_and_beats_chance():
@@ -137,6 +200,53 @@ def test_ridge_learns_colours_and_beats_chance():
     assert summary(rank, (10,))["r@10"] > 3 * chance_summary(right, 200, (10,))["r@10"]
 
 
+class Swings:
+    """Two sensors of one swing: waves of the same size, the second turned, and an offset of its own."""
+
+    fingerprint = "swings"
+
+    def __init__(self, split):
+        self.rng = np.random.default_rng(len(split))
+        self.size = {"train": 60, "validation": 20, "test": 20}[split]
+        self.sizes = self.rng.uniform(0.5, 3, (self.size, 4)).astype(np.float32)
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, i):
+        wave = np.sin(np.arange(40, dtype=np.float32))[:, None] * self.sizes[i]
+        return {"series_a": wave, "series_b": wave[:, [2, 0, 3, 1]] + 5, "label": int(self.sizes[i, 0] > 1.5), "key": i}
+
+    def describe(self):
+        return {}
+
+
+def swings(split="validation"):
+    data = {"source": {"name": "test_retrieval:Swings"}, "pp": {s: "window(32)" for s in ("series_a", "series_b")}, "batch_size": 16}
+    return SplitView(Data(**data), make_mesh(), split)
+
+
+def test_ridge_of_two_series_finds_the_other_sensor_by_its_statistics():
+    found = dict(Retrieval(("series_a", "series_b")).run(Made(False), STATE, swings("test"), step=0, details=True))
+    for direction in ("series_b_to_series_a", "series_a_to_series_b"):
+        assert found[f"{direction}/r@1/ridge"] > 0.9 > 0.1 > found[f"{direction}/r@1/chance"] and found[f"{direction}/r@1"] == 0
+    item = found["gallery_series_a_to_series_b"].queries[0]
+    assert item.kind == "series" and item.content.startswith(b"\x89PNG")
+
+
+def test_ridge_of_two_series_is_scikit_learns():
+    from sklearn.linear_model import Ridge as Sklearn
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = {split: [Swings(split)[i] for i in range(20)] for split in ("train", "validation")}
+    pairs = {split: ([r["series_a"] for r in r_], [r["series_b"] for r in r_]) for split, r_ in rows.items()}
+    ridge = SeriesRidge(pairs["train"], (*pairs["validation"], np.arange(20, dtype=np.int32)))
+    x, y = (np.stack([parse("statistics", "series")(s, None) for s in side]) for side in pairs["train"])
+    wanted = make_pipeline(StandardScaler(), Sklearn(ridge.alpha, fit_intercept=False)).fit(x, StandardScaler().fit_transform(y))
+    np.testing.assert_allclose(ridge.first(pairs["train"][0]), unit(wanted.predict(x)), atol=1e-3)
+
+
 def test_loss_is_weighted_by_how_many_examples_count():
     class Fixed:
         def losses(self, state, batch, blind):
@@ -152,5 +262,13 @@ def test_what_is_wrong_is_named():
         Retrieval(streams=("image",))
     with pytest.raises(ConfigError, match="'rigde' is unknown"):
         Retrieval(baseline="rigde")
+    with pytest.raises(ConfigError, match=r"variants.fr is of 'txt', which is none of .* Did you mean 'text'"):
+        Retrieval(variants={"fr": {"txt": "tokens(8)"}})
+    with pytest.raises(ConfigError, match=r"variants.fr has no operations"):
+        Retrieval(variants={"fr": {}})
+    with pytest.raises(ConfigError, match="by='class' is no label"):
+        Retrieval(by="class")
+    with pytest.raises(ConfigError, match=r"pp.text: no example of the validation split has it"):
+        Retrieval(variants={"yy": {"text": 'choose("yy")|tokens(8)'}}).check(view())
     with pytest.raises(ConfigError, match="which data.pp does not read"):
         list(Retrieval(streams=("image", "audio")).run(Made(True), STATE, view(), step=0, details=False))

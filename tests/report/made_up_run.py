@@ -6,9 +6,11 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
+import soundfile
 from PIL import Image, ImageDraw
 
-from mmjax.contract import Bars, Gallery, Item, Matrix, Table, save_artifact
+from mmjax.contract import Bars, Gallery, Item, Matrix, Reliability, Scatter, Table, save_artifact
 
 HOSTILE = "<script>alert('x')</script>\"&"
 CAPTIONS = [
@@ -84,6 +86,38 @@ def gallery(to_image: bool) -> Gallery:
     return Gallery(queries, rows)
 
 
+def clip(seed: int) -> bytes:
+    """A third of a second of a tone, as MP3."""
+    tone = 0.3 * np.sin(np.arange(2_700) * (0.2 + 0.05 * seed))
+    out = io.BytesIO()
+    soundfile.write(out, tone.astype(np.float32), 8_000, format="MP3")
+    return out.getvalue()
+
+
+def heard() -> Gallery:
+    """Clips and series that retrieve texts, and texts that retrieve clips."""
+    words = [Item("text", text, code, j == 1, 0.5 - 0.1 * j) for j, (code, text) in enumerate(CAPTIONS[:4])]
+    clips = [Item("audio", clip(j), f"{j / 3:.1f} s", j == 2, 0.4 - 0.1 * j) for j in range(4)]
+    curves = [Item("series", picture(j), "walk", j == 0, 0.3 - 0.1 * j) for j in range(4)]
+    return Gallery([Item("audio", clip(9), "0.3 s"), Item("series", picture(3)), words[0]], [words, clips, [*clips, *curves]])
+
+
+def cloud(points: int = 160) -> Scatter:
+    """Points of four modalities and fourteen classes, some of none."""
+    rng = random.Random(2)
+    classes = [None, *(f"class {i}" for i in range(12)), "樱桃", HOSTILE]
+    at = [(rng.gauss(i % 4, 0.4), rng.gauss(i % 3, 0.3)) for i in range(points)]
+    modality = [("image", "text", "audio_speech", "audio_sound")[i % 4] for i in range(points)]
+    groups = {"modality": modality, "label": [classes[i % 15] for i in range(points)]}
+    return Scatter([x for x, _ in at], [y for _, y in at], groups, "made up")
+
+
+def reliability() -> Reliability:
+    """Two diagrams, with empty bins."""
+    bins = [(i / 10, (i + 1) / 10, 7 * max(0, i - 3), (i + 0.6) / 10 * (i > 3), (i - 1) / 10 * (i > 3)) for i in range(10)]
+    return Reliability({HOSTILE: bins, "with temperature 1.5": bins}, "made up")
+
+
 def make_run(path: Path) -> Path:
     """Writes the whole folder and returns it."""
     rng = random.Random(1)
@@ -119,8 +153,11 @@ def make_run(path: Path) -> Path:
         save_artifact(folder / "gallery_text_to_image.json", gallery(to_image=True))
         save_artifact(folder / "gallery_image_to_text.json", gallery(to_image=False))
         save_artifact(folder / "similarity.json", Matrix(values, names, [f"picture {i}" for i in range(24)], "cosine similarity"))
+        save_artifact(path / "artifacts" / split / "space" / "map.json", cloud())
+        save_artifact(path / "artifacts" / split / "space" / "reliability.json", reliability())
+        save_artifact(path / "artifacts" / split / "text_speech" / "gallery_text_to_audio_speech.json", heard())
         bars = {"r@10": recall, "chance": [0.078] * len(LANGUAGES)}
-        save_artifact(folder / "by_language_text_to_image.json", Bars(LANGUAGES, bars, "text to image r@10"))
+        save_artifact(folder / "by_variant_text_to_image.json", Bars(LANGUAGES, bars, "text to image r@10"))
     data = path / "artifacts" / "data"
     counts = [["train", 2900, 63800], ["validation", 128, 2816], ["test", 128, 2816]]
     save_artifact(data / "splits.json", Table(["split", "concepts", "texts"], counts, "Split by concept group."))

@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from made_up_run import HOSTILE, gallery, history, make_run, results
+from made_up_run import HOSTILE, cloud, gallery, heard, history, make_run, reliability, results
 
-from mmjax.contract import Bars, Gallery, Item, Matrix, Sheet, Table, save_artifact
+from mmjax.contract import Bars, Gallery, Intervals, Item, Lines, Matrix, Plane, Reliability, Scatter, Sheet, Table, save_artifact
 from mmjax.report import metrics, write_report
-from mmjax.report.draw import running_mean
+from mmjax.report.draw import reliability_svg, running_mean, scatter_groups, scatter_svg
 from mmjax.report.html import describe
 from mmjax.report.run import read_run
 
@@ -64,7 +64,7 @@ def test_nothing_is_loaded(whole):
         assert not any(name.startswith("on") for name in attrs)
         for name in ("src", "href", "xlink:href", "srcset", "poster", "data"):
             if attrs.get(name) is not None:
-                assert attrs[name].startswith(("data:image/png;base64,", "#")), (tag, attrs[name])
+                assert attrs[name].startswith(("data:image/png;base64,", "data:audio/mpeg;base64,", "#")), (tag, attrs[name])
     assert not re.search(r"url\((?!#)|@import", (path / "report.html").read_text())
 
 
@@ -95,7 +95,7 @@ def test_every_metric_with_its_baselines(whole):
 
 def test_right_ones_are_marked_in_words(whole):
     _, page = whole
-    marked = sum(item.correct for to_image in (True, False) for row in gallery(to_image).results for item in row)
+    marked = sum(item.correct for g in (gallery(True), gallery(False), heard()) for row in g.results for item in row)
     assert page.count("right") == page.text.count("✓ right") == 2 * marked  # on test and validation
     assert "none of these 10 is right" in page.text and "right one at rank 3" in page.text
 
@@ -217,8 +217,25 @@ def test_artifacts_that_cannot_be_read(tmp_path, text):
         Table(["a"], [1]),
         Gallery([Item("text", None)], [[]]),
         Sheet(["a"], []),
+        Scatter([0.0], [0.0, 1.0], {"a": ["x", "y"]}),
+        Scatter([0.0, math.nan], [0.0, 1.0], {"a": ["x", "y"]}),
+        Reliability({"a": [(0.0, 1.0, 2)]}),
+        Intervals(["a"], [1.0, 2.0], [0.1, 0.1], "x"),
+        Plane(["a", "b"], [1.0], [1.0], "x", "y"),
     ],
-    ids=["ragged", "no cells", "longer", "no rows", "no content", "untitled"],
+    ids=[
+        "ragged",
+        "no cells",
+        "longer",
+        "no rows",
+        "no content",
+        "untitled",
+        "fewer places",
+        "no place",
+        "no accuracy",
+        "more values",
+        "fewer points",
+    ],
 )
 def test_artifacts_that_cannot_be_drawn(tmp_path, artifact):
     path = tmp_path / "artifacts" / "test" / "x" / "broken.json"
@@ -236,9 +253,78 @@ def test_empty_artifacts(tmp_path):
         "b": Bars([], {}),
         "t": Table([], []),
         "m": Matrix([[math.nan]], ["a"], ["b"]),
+        "p": Scatter([], [], {"a": []}),
+        "q": Scatter([1.0], [2.0], {"a": [None]}),
+        "r": Reliability({"a": [], "b": [(0.0, 1.0, 0, 0.0, 0.0)]}),
+        "i": Intervals([], [], [], "x", 0.0),
+        "j": Intervals(["a"], [1.0], [math.nan], "x"),
+        "k": Plane([], [], [], "x", "y", log=True),
+        "l": Lines({"a": [], "b": [0.5]}, "x", "y"),
     }.items():
         save_artifact(folder / f"{name}.json", artifact)
     assert "cannot" not in report(tmp_path).text.replace("cannot be read (", "")
+
+
+def test_clips_are_played_and_series_are_pictures(whole):
+    path, page = whole
+    clips = [attrs for tag, attrs in page.tags if tag == "audio"]
+    assert len(clips) == 2 * (1 + 4 + 4) and all("controls" in c and c["aria-label"] and c["preload"] == "none" for c in clips)
+    assert "media-src data:" in (path / "report.html").read_text(), "or the browser plays none"
+
+
+def test_a_map_is_drawn_once_for_every_way_to_colour_it(whole):
+    _, page = whole
+    assert page.count("scatter") == 4, "by modality and by label, on test and validation"
+    by_label = next(attrs["aria-label"] for tag, attrs in page.tags if tag == "svg" and "by label" in attrs.get("aria-label", ""))
+    for name in {name for name in cloud().groups["label"] if name}:
+        assert f"{cloud().groups['label'].count(name)} {name}" in by_label
+    assert by_label.endswith("11 none.")
+
+
+def test_groups_of_points_can_be_told_apart():
+    groups = scatter_groups([f"{i:02}" for i in range(36)] + [None])
+    assert len({(g["series"], g["mark"]) for g in groups}) == 37 and [g["points"] for g in groups] == [[i] for i in range(37)]
+    few = scatter_groups(["b", "a", "b"])
+    assert [(g["name"], g["points"], g["mark"]) for g in few] == [("a", [1], 0), ("b", [0, 2], 1)]
+
+
+def test_points_lie_true_to_scale_and_upwards():
+    scatter = Scatter([0.0, 2.0], [0.0, 1.0], {"a": ["x", "x"]})
+    svg = scatter_svg(scatter, scatter_groups(scatter.groups["a"]), "two")
+    assert re.findall(r"M([\d.]+),([\d.]+)", svg) == [("8.0", "210.0"), ("412.0", "8.0")] and 'viewBox="0 0 420 218"' in svg
+
+
+def test_a_reliability_diagram_has_its_bins_its_diagonal_and_its_counts(whole):
+    _, page = whole
+    assert page.count("reliability") == 4, "two, on test and validation"
+    assert "147 examples in 10 bins: mean confidence 0.793, 0.633 are right, expected error 0.160" in page.text
+    svg = reliability_svg(reliability(), HOSTILE, "one")
+    bars = re.findall(r'class="bar" x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', svg)
+    assert bars[0] == ("140.0", "178.0", "72.0") and len(bars) == svg.count("<circle") == 6, "0.3 of 240 from 0.4 on; empty ones have none"
+    counts = [float(height) for height in re.findall(r'class="count".*?height="([\d.]+)"', svg)]
+    assert counts == [0, 0, 0, 0, 10, 20, 30, 40, 50, 60] and "42 examples from 0.9 to 1" in svg
+    assert 'class="diagonal" d="M44.0,250.0L284.0,10.0"' in svg
+    assert re.findall(r'class="gap" d="M([\d.]+),([\d.]+)V([\d.]+)"', svg)[0] == ("154.4", "178.0", "139.6"), "from 0.3 to 0.46"
+
+
+def test_every_split_and_evaluator_has_its_place(tmp_path):
+    run = make_run(tmp_path / "run")
+    found = {"step": 1_500, "time/total_s": 2.0, "data/test_recordings/unreadable": 1}
+    for split in ("test_recordings", "validation", "test", "other"):
+        for evaluator in ("text_speech", "text_sound"):
+            for direction in ("text_to_audio", "audio_to_text"):
+                key = f"{split}/{evaluator}/{direction}/r@10"
+                found |= {key: 0.5, f"{key}/chance": 0.1}
+    (run / "results.json").write_text(json.dumps(found))
+    (run / "config.json").write_text(json.dumps({"checkpoint": {"best": "validation/text_speech/text_to_audio/r@10"}}))
+    (run / "metrics.jsonl").write_text("")
+    told = describe(read_run(run))
+    assert [t["split"] for t in told["tables"]] == ["test", "test_recordings", "validation", "other"]
+    assert list(told["tables"][0]["tables"][0]) == [
+        f"{e}/{d}" for e in ("text_sound", "text_speech") for d in ("audio_to_text", "text_to_audio")
+    ]
+    assert told["headline"].startswith("r@10 of text speech, text to audio, on test: 0.500") and len(told["tiles"]) == 4
+    assert [name for name, _ in told["counts"]] == ["data/test_recordings/unreadable"] and not told["others"]
 
 
 def test_test_stands_before_validation(whole):
@@ -248,7 +334,7 @@ def test_test_stands_before_validation(whole):
     splits = [artifact["split"] for artifact in page["artifacts"]]
     assert splits == sorted(splits) and set(splits) == {"test", "validation"}
     assert [artifact["title"] for artifact in page["data"]] == ["splits", "concepts", "attribution"]
-    assert [artifact["title"] for artifact in page["artifacts"]][:2] == ["text to image", "image to text"]
+    assert [artifact["title"] for artifact in page["artifacts"]][:3] == ["text to image", "image to text", "by variant text to image"]
 
 
 def test_the_headline_is_of_the_metric_asked_for(whole):
@@ -303,3 +389,23 @@ def test_seconds(seconds, text):
 
 def test_running_mean_leaves_out_what_is_not_finite():
     np.testing.assert_allclose(running_mean(np.array([1.0, np.nan, 3.0, 5.0]), 3), [1.0, 2.0, 4.0, 4.0])
+
+
+def test_curves_intervals_and_points_are_drawn_with_their_names(tmp_path):
+    """Each name once, hostile ones too; equal places do not lie on each other, and a longer interval is a longer bar."""
+    names = [HOSTILE, "concat", "gated"]
+    folder = tmp_path / "artifacts" / "test" / "x"
+    save_artifact(folder / "i.json", Intervals(names, [0.5, 0.5, 0.7], [0.1, 0.2, math.nan], "accuracy", 0.6))
+    save_artifact(folder / "l.json", Lines({name: [0.9, 0.5 - 0.1 * (name == "gated")] for name in names}, "level", "accuracy"))
+    save_artifact(folder / "p.json", Plane(names, [1.0, 1.0, 4.0], [0.5, 0.5, 0.7], "FLOPs", "accuracy", log=True))
+    page = report(tmp_path)
+    assert "cannot be drawn" not in page.text
+    html = (tmp_path / "report.html").read_text()
+    for kind in ("intervals", "lines", "plane"):
+        (svg,) = re.findall(rf'<svg class="{kind}".*?</svg>', html, re.DOTALL)
+        assert all(svg.count(f">{name}<") == 1 for name in names[1:]) and "<script" not in svg
+        places = [float(y) for name in names[1:] for y in re.findall(rf'y="([0-9.]+)"[^>]*>{name}<', svg)]
+        assert len(places) == 2 and abs(places[0] - places[1]) > 8
+    (svg,) = re.findall(r'<svg class="intervals".*?</svg>', html, re.DOTALL)
+    widths = [float(b) - float(a) for a, b in re.findall(r'class="bar" d="M([0-9.]+),[0-9.]+H([0-9.]+)"', svg)]
+    assert widths[1] == pytest.approx(2 * widths[0], abs=0.2) and widths[2] == 0

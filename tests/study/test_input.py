@@ -82,7 +82,6 @@ def test_the_other_pipelines_see_what_ours_sees(name):
     assert np.abs((ours / 255 - study.MEAN) / study.STD - other).mean() < 0.3
 
 
-@pytest.mark.skipif(not {"tfds", "files"} <= set(config.names("data.sources")), reason="needs the sources tfds and files")
 def test_the_three_formats_hold_the_same_pairs(tmp_path):
     images = [noise(8, i) for i in range(3)]
     nodes = study.write_pairs(tmp_path / "pairs", images, 7)

@@ -20,6 +20,7 @@ def test_a_run_with_classifiers_on_its_own_and_on_other_data(tmp_path):
     }
     best = "validation/zeroshot/top1"
     config = toy_config(steps=2, evals=evals, checkpoint__best=best, data__source={"name": "toy:Labelled"})
+    config["data"]["batch_pp"] = {"image": "normalise"}  # fitted once, and read from the checkpoint after that
     results = train(config, tmp_path / "run")
     for name in ("zeroshot/top1", "knn/top1", "knn/top5", "knn/balanced_accuracy"):
         for level in ("", "/chance", "/majority"):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -17,14 +18,14 @@ from mmjax.config import CheckpointError, ConfigError, DataError
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.logging import TrainingError
 from mmjax.train.loop import train
-from toy import toy_config
+from toy import Toy, toy_config
 
 ROOT = Path(__file__).parents[2]
 RUN = """
 import json, sys
 sys.path.insert(0, "tests")
 import conftest
-from toy import toy_config
+from toy import Toy, toy_config
 from mmjax.config import UserError
 from mmjax.train.loop import train
 try:
@@ -64,12 +65,14 @@ def last_parameters(workdir):
     """Every array of the newest checkpoint, read without mmjax."""
     import orbax.checkpoint as ocp
 
-    folder = workdir / "checkpoints" / f"step_{Checkpoints(workdir / 'checkpoints').latest}"
-    state = [ocp.StandardCheckpointer().restore((folder / item).absolute()) for item in ("params", "opt") if (folder / item).exists()]
+    folder = workdir / "checkpoints" / f"step_{Checkpoints(workdir / 'checkpoints', read_only=True).latest}"
+    state = [
+        ocp.StandardCheckpointer().restore((folder / item).absolute()) for item in ("params", "opt", "fitted") if (folder / item).exists()
+    ]
     return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
-QUIET = {"evals": {}, "steps": 40}
+QUIET = {"evals": {}, "steps": 40, "data__batch_pp": {"image": "normalise"}, "data__modality_dropout": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(how, unin
     wait_for_step(workdir, 7, process)
     process.send_signal(signal.SIGKILL if how == "kill -9" else signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
-    saved = Checkpoints(workdir / "checkpoints").latest
+    saved = Checkpoints(workdir / "checkpoints", read_only=True).latest
     assert saved is not None and saved < 40
     if how == "SIGTERM":
         assert "Interrupted: Stopped by SIGTERM" in output and "Traceback" not in output, output
@@ -117,7 +120,7 @@ def test_a_whole_run_leaves_what_it_promises(tmp_path, capsys):
     config["evals"]["retrieval"] |= {
         "every": 20,
         "baseline": "ridge",
-        "texts": {"en": 'choose("en")|tokens(40)', "xx": 'choose("xx")|tokens(40)'},
+        "variants": {"en": {"text": 'choose("en")|tokens(40)'}, "xx": {"text": 'choose("xx")|tokens(40)'}},
     }
     config["data"]["cache"] = True
     results = train(config, workdir)
@@ -239,7 +242,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_no_checkpoint(tmp_pa
     with pytest.raises(TrainingError, match=r"The (loss|gradient's norm) is (nan|inf) at step \d+") as error:
         train(toy_config(steps=60, evals={}, optimizer__lr=1e36, optimizer__warmup=20, optimizer__name="sgd", checkpoint__every=1), workdir)
     step = int(str(error.value).partition("at step ")[2].split(",")[0])
-    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     assert checkpoints.latest == step - 1
 
 
@@ -267,4 +270,21 @@ def test_an_evaluator_for_the_end_alone(tmp_path):
     config = toy_config(steps=2, evals={"loss": {"name": "loss", "split": None, "final": "test"}})
     results = train(config, tmp_path / "run")
     assert "test/loss/total" in results and "validation/loss/total" not in results
-    assert train(config, tmp_path / "run")["time/train_s"] > 0.5 * results["time/train_s"] > 0, "the time before a resumption counts"
+    with closing(Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)) as checkpoints:
+        noted = checkpoints.meta(checkpoints.latest)["time/train_s"]
+    assert train(config, tmp_path / "run")["time/train_s"] > noted > 0, "the time before a resumption counts"
+
+
+class Bare(Toy):
+    """Every fourth example has nothing at all, not even one of its streams."""
+
+    def __getitem__(self, index):
+        return {"key": index} if index % 4 == 0 else super().__getitem__(index)
+
+
+def test_examples_without_any_stream_count_in_nothing(tmp_path):
+    """The loss and the parameters stay finite, and evaluation asks for three quarters of the split."""
+    results = train(toy_config(data__source={"name": "test_loop:Bare"}, steps=3, checkpoint__every=3), tmp_path / "run")
+    assert all(np.isfinite(value) for name, value in results.items() if isinstance(value, float))
+    assert all(np.isfinite(array).all() for array in last_parameters(tmp_path / "run"))
+    assert results["test/retrieval/text_to_image/r@1/chance"] == pytest.approx(1 / 15)

@@ -146,3 +146,20 @@ def test_what_does_not_fit_is_named(averaged):
         load("image", model__encoders__image=RESNET)
     with pytest.raises(ConfigError, match="init_from.text: the tokens of .* are others than this run's"):
         load("text", data__tokenizer={"name": "bpe", "vocab": 300}, model__encoders__text__vocab=300)
+
+
+def test_an_encoder_sees_its_input_as_it_was_fitted_where_it_was_trained(tmp_path):
+    fits = {"data__batch_pp": {"image": "normalise"}}
+    source = finished(tmp_path / "run", config(**fits))
+    parts = parts_of(config(init_from={"image": str(tmp_path / "run")}, **fits))
+    shapes = shapes_of(parts)
+    got = with_parts(drawn(shapes), load_parts(parts, shapes))
+    assert same(got.fitted, source.fitted) and jax.tree.map(np.shape, got.fitted) == {"image": {"0_normalise": {"mean": (3,), "std": (3,)}}}
+
+    parts = parts_of(config(init_from={"text": str(tmp_path / "run")}, **fits))
+    new = drawn(shapes, seed=1)
+    assert same(with_parts(new, load_parts(parts, shapes)).fitted, new.fitted), "nothing of it came from there"
+    finished(tmp_path / "without", config())
+    parts = parts_of(config(init_from={"image": str(tmp_path / "without")}, **fits))
+    with pytest.raises(CheckpointError, match="missing fitted/image/0_normalise/mean"):
+        load_parts(parts, shapes)

@@ -1,0 +1,25 @@
+"""Training recipes for any fusion: what each changes in a config of a `fuser` that predicts `label`, by dotted path."""
+
+RECIPES = {
+    "modality_dropout": {"data.modality_dropout": 0.3},  # Neverova et al., 2015
+    "no_modality_dropout": {"data.modality_dropout": None},
+    "unimodal": {"model.unimodal": True, "objectives.unimodal": {"name": "unimodal", "weight": 0.5}},  # Vielzeuf et al., 2018
+    "mixup": {"model.mixup": 0.4},  # Verma et al., 2019
+    "distillation": {"objectives.distillation": {"name": "distillation", "weight": 0.5}},  # Hinton et al., 2015
+    "cca": {"objectives.cca": {"name": "cca", "weight": 0.1}},  # Andrew et al., 2013
+}
+
+
+def apply(config, recipe):
+    """The config with a recipe's changes; "" is none."""
+    from mmjax.config import ConfigError, nearest
+
+    if recipe and recipe not in RECIPES:
+        raise ConfigError(f"recipe={recipe!r} is unknown.{nearest(recipe, RECIPES)}")
+    for path, value in RECIPES.get(recipe, {}).items():
+        *parents, last = path.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return config

@@ -1,0 +1,118 @@
+"""One config trained with several seeds or learning rates at once: one compiled step, one reading of what they share.
+
+No checkpoints: a comparison goes on from the runs that are finished. On accelerators the step is vmapped over the runs.
+On a CPU it is called for one after another, since a vmapped convolution is a grouped one there: 1.7 times as slow as
+its parts for three runs of `fuse_watch`, and a loop inside of the program (`lax.map`) 16 times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.contract import State
+from mmjax.study.cost import cost, cost_of
+from mmjax.train.build import Parts, parts_of
+from mmjax.train.evaluation import check_evaluators, evaluate
+from mmjax.train.logging import TrainingError
+from mmjax.train.pretrained import load_parts, with_parts
+from mmjax.train.step import init_state, make_step
+
+
+class Run(NamedTuple):
+    """What tells one of the runs from the others."""
+
+    seed: int
+    lr: float = 1.0  # factor on the config's learning rate
+
+
+class SideBySide:
+    """A config ready to be trained; what is slow (reading, compiling, encoding) is done once for all runs.
+
+    `cost` is what a step of one run costs, once one was trained; see `cost.py`.
+
+    Raises:
+        ConfigError, DataError: as `train` raises them, before the first step.
+    """
+
+    def __init__(self, config: Any, vmap: bool | None = None):
+        self.parts: Parts = parts_of(config)
+        self.vmap = jax.default_backend() != "cpu" if vmap is None else vmap
+        self.parts.open_data()
+        with jax.set_mesh(self.parts.mesh):
+            check_evaluators(self.parts)
+            self._shapes = self.parts.state_shapes()
+            self._pretrained = load_parts(self.parts, self._shapes)
+            self._fitted = self.parts.data.fitted(self.parts.mesh)
+            self._first = next(self.parts.data.train_batches(self.parts.mesh))
+            self._encoded = not self.parts.data.encoded
+        self._functions = self.parts.functions()
+        model, objectives, optimizer, data = self.parts.model, self.parts.objectives, self.parts.optimizer, self.parts.data
+
+        def step(state, batch, lr):
+            return make_step(model, objectives, optimizer.scaled(lr), data.batch_pp)(state, batch)
+
+        def init(key, batch, fitted):
+            return init_state(key, batch, model, objectives, optimizer, data.batch_pp, fitted)
+
+        placed = jax.tree.map(lambda s: s.sharding, self._shapes)
+        self._init = jax.jit(init, out_shardings=placed)
+        self._step = (
+            jax.jit(jax.vmap(step), donate_argnums=0) if self.vmap else jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
+        )
+        self._compiled: Any = None
+        self.cost: dict[str, float] = {}
+
+    def train(self, runs: Sequence[Run], steps: int | None = None) -> list[State]:
+        """The states of the runs after their last step.
+
+        Raises:
+            TrainingError: the loss of a run is not finite.
+        """
+        steps = int(steps or self.parts.config["steps"])
+        mesh = self.parts.mesh
+        with jax.set_mesh(mesh):
+            states = [self._begin(run) for run in runs]
+            if not self._encoded:
+                self.parts.encode(states[0])  # by frozen encoders, the same in all runs
+                self._encoded = True
+            batches = [self.parts.data.reseeded(run.seed).train_batches(mesh) for run in runs]
+            lrs = [jnp.float32(run.lr) for run in runs]
+            losses = None
+            if self.vmap:
+                stacked, lr = _stack(states), jnp.stack(lrs)
+                del states
+                for _ in range(steps):
+                    stacked, metrics = self._step(stacked, _stack([next(b) for b in batches]), lr)
+                    losses = metrics["loss"]
+                states = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(runs))]
+            else:
+                for _ in range(steps):
+                    read = [next(b) for b in batches]
+                    if self._compiled is None:
+                        self._compiled = self._step.lower(states[0], read[0], lrs[0]).compile()
+                    both = [self._compiled(s, batch, lr) for s, batch, lr in zip(states, read, lrs, strict=True)]
+                    states = [state for state, _ in both]
+                    losses = jnp.stack([metrics["loss"] for _, metrics in both])
+            finite = jnp.isfinite(losses) if losses is not None else jnp.ones(len(runs), bool)
+            for run, fine in zip(runs, jax.device_get(finite), strict=True):
+                if not fine:
+                    raise TrainingError(f"The loss of seed {run.seed} at {run.lr:g} × the learning rate is not finite after {steps} steps.")
+        self.cost = self.cost or (cost(self.parts) if self.vmap else cost_of(self._compiled, self._shapes.params, self.parts))
+        return states
+
+    def measure(self, state: State, splits: Mapping[str, str], details: bool) -> dict[str, float]:
+        """The numbers of the evaluators that `splits` names, each on its split, `<split>/<evaluator>/<name>`."""
+        with jax.set_mesh(self.parts.mesh):
+            return evaluate(self.parts, self._functions, state, step=int(state.step), splits=splits, details=details)[0]
+
+    def _begin(self, run: Run) -> State:
+        fitted, pretrained = jax.tree.map(jnp.copy, (self._fitted, self._pretrained))  # a step takes the memory of what it is given
+        return with_parts(self._init(jax.random.key(run.seed), self._first, fitted), pretrained)
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

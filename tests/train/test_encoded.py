@@ -1,0 +1,75 @@
+"""Frozen encoders that run once: the same training as with encoders in every step, and what may not be encoded."""
+
+import jax
+import numpy as np
+import pytest
+
+from mmjax.config import ConfigError
+from mmjax.study.side_by_side import Run, SideBySide
+from toy import toy_config
+
+FROZEN = {
+    "data__pp__image": "decode",
+    "optimizer__name": "sgd",
+    "optimizer__rules": [("model/image/.*", {"freeze": True}), (".*", {})],
+    "evals": {"retrieval": {"name": "retrieval", "baseline": None}},
+    "data__modality_dropout": 0.2,
+    "data__batch_pp": {"image": "normalise"},
+    "data__source": {"name": "toy:Toy", "broken": [3]},
+    "data__max_unreadable": 0.2,
+    "steps": 4,
+}
+
+
+def trained(**changes):
+    side = SideBySide(toy_config(**FROZEN, **changes))
+    (state,) = side.train([Run(0)])
+    return state, side.measure(state, {"retrieval": "test"}, details=False), side.parts
+
+
+def test_a_run_on_encodings_is_the_run_on_pictures():
+    """With an unreadable picture, whose row is left out of both, and presence that is drawn anew in each step."""
+    (a, found, _), (b, encoded, parts) = trained(), trained(data__encoded=["image"])
+    for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+    assert found == pytest.approx(encoded, abs=1e-6)  # test pictures go through the encoder as ever
+    with jax.set_mesh(parts.mesh):
+        batch = next(parts.data.train_batches(parts.mesh))
+    assert batch["image"].ndim == 3 and batch["image/pooled"].shape == (16, 16)  # tokens and the pooled vector
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data__pp__image": "decode|flip_lr"}, "draws anew, by flip_lr"),
+        ({"optimizer__rules": [(".*", {})]}, "its encoder is trained: freeze it by a rule for model/image/"),
+        ({"data__encoded": ["imag"]}, "Did you mean 'image'"),
+    ],
+)
+def test_what_cannot_be_encoded_once(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        SideBySide(toy_config(**{**FROZEN, "data__encoded": ["image"], **changes})).train([Run(0)], 1)
+
+
+def test_a_fusion_that_reads_lower_stages_needs_them():
+    """On encodings `dense` would be another model, with fewer levels than the one that was made."""
+    config = toy_config(**{**FROZEN, "data__encoded": ["image"], "evals": {}, "data__source": {"name": "toy:Labelled"}})
+    config["data"]["pp"]["label"] = "index()"
+    config["model"] = {
+        "name": "fuser",
+        "encoders": config["model"]["encoders"],
+        "fusion": {"name": "dense", "width": 8},
+        "heads": {"label": {"size": 3}},
+    }
+    config["objectives"] = {"label": {"name": "cross_entropy"}}
+    with pytest.raises(ConfigError, match=r"keeps no lower stages .* \(fusion/"):
+        SideBySide(config).train([Run(0)], 1)
+
+
+def test_an_unreadable_picture_is_no_reason_to_leave_out_the_text_alone():
+    """The rows that an evaluator of texts reads are as many with encodings as without."""
+    _, _, parts = trained(data__encoded=["image"])
+    with jax.set_mesh(parts.mesh):
+        list(parts.data.eval_batches(parts.mesh, "test"))
+        rows = [np.asarray(batch["_mask"]) for batch in parts.data.eval_batches(parts.mesh, "test", {"text": parts.data.pp["text"]})]
+    assert np.concatenate(rows).sum() == 20
