@@ -22,7 +22,8 @@ class LeNet(nn.Module):
     """Images [B, H, W, C] or spectrograms [B, T, F] to the last layer's positions (of a spectrogram: times) as tokens and their mean,
     [B, width * 2^(depth - 1)].
 
-    Each layer halves both sides and leaves out what is odd. A time is valid if one of the frames that it stands for is.
+    Each layer halves both sides and leaves out what is odd, at the end of a ragged row as at that of the array. Of a row that is
+    shorter than one time, that time is valid.
     """
 
     width: int = 6  # of the first layer
@@ -63,7 +64,9 @@ class LeNet(nn.Module):
             # Zeros where nothing is valid are the least that ReLU gives, and so never a largest value that is not there.
             x = nn.relu(Norm(self.norm, self.dtype, name=f"norm_{i}")(conv(x), rows, train=train))
             x = nn.max_pool(x, (2, 2), (2, 2))
-            rows = rearrange(rows[:, : rows.shape[1] // 2 * 2], "b (t s) -> b t s", s=2).any(axis=2)
+            pairs = rearrange(rows[:, : rows.shape[1] // 2 * 2], "b (t s) -> b t s", s=2)
+            rows = pairs.all(axis=2).at[:, 0].set(pairs[:, 0].any(axis=1))
+            x = zero_where_not(rows, x)
             stages.append(rearrange(x, "b h w c -> b (h w) c") if image else x.mean(axis=2))
         tokens = stages[-1]
         if image:

@@ -134,7 +134,7 @@ def prepared(tmp_path_factory):
     label = F.ClassLabel(num_classes=10)
     rng = np.random.default_rng(0)
 
-    class Mnist(tfds.core.GeneratorBasedBuilder):
+    class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # tfds may have loaded its own
         VERSION = tfds.core.Version("3.0.1")
 
         def _info(self):
@@ -149,7 +149,7 @@ def prepared(tmp_path_factory):
                 png = cv2.imencode(".png", rng.integers(0, 256, (28, 28), np.uint8))[1].tobytes()
                 yield i, {"image": io.BytesIO(png), "label": i % 10}
 
-    class SpokenDigit(tfds.core.GeneratorBasedBuilder):
+    class SpokenDigit(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.9")
 
         def _info(self):
