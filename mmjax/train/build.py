@@ -109,11 +109,11 @@ class Parts(NamedTuple):
         for stream in self.data.encoded:
             if stream not in encoders:
                 raise ConfigError(f"data.encoded: the model has no encoder for {stream!r}.{configs.nearest(stream, encoders)}")
-            if (name := self.model.part(stream)) in trained:  # pyright: ignore[reportAttributeAccessIssue]: it has encoders
+            if (name := model.part(stream)) in trained:
                 raise ConfigError(
                     f"data.encoded: {stream!r} is encoded once, but its encoder is trained: freeze it by a rule for model/{name}/.*"
                 )
-        self._check_stages(state, {self.model.part(stream) for stream in self.data.encoded})  # pyright: ignore[reportAttributeAccessIssue]
+        self._check_stages(state, {model.part(stream) for stream in self.data.encoded})
         given = jax.tree.map(jnp.copy, ({"params": state.params["model"], **state.stats}, state.fitted))  # a step takes the state's memory
         fn = jax.jit(self._encode, static_argnames="stream", out_shardings=NamedSharding(self.mesh, PartitionSpec()))
         self.data.encode(lambda stream, batch: fn(*given, batch, stream=stream))
@@ -122,10 +122,10 @@ class Parts(NamedTuple):
         """Whether the model is the same on encodings, which have no lower stages, as on what they are made of."""
         batch = jax.eval_shape(self.data.batch_pp, self.training_shapes(state), state.fitted)
         found = jax.eval_shape(self.model.init, state.key, batch)["params"]
-        shapes = [
+        have, wanted = (
             {p: x.shape for p, x in paths(tree).items() if p.split("/")[0] not in encoders} for tree in (state.params["model"], found)
-        ]
-        if differ := configs.differences(*shapes):
+        )
+        if differ := configs.differences(have, wanted):
             raise ConfigError(
                 f"data.encoded keeps no lower stages of an encoder, and the model is another one without them ({next(iter(differ))}): "
                 "leave data.encoded out, or take a fusion that reads the last layer alone."
