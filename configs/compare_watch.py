@@ -3,7 +3,7 @@
     python experiments/compare.py --config configs/compare_watch.py --workdir runs/compare_watch --fusion=all --seeds=5 --processes=2
 
 Five folds of two subjects each; intervals and tests are over the ten subjects. Encoders are narrower than those of
-fuse_watch.py and trained on fewer windows, so that hundreds of runs take less than an hour on two CPU cores.
+fuse_watch.py and trained on fewer windows, so that hundreds of runs are affordable on two CPU cores.
 """
 
 from typing import Any

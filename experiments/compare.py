@@ -40,7 +40,8 @@ def main() -> None:
 
     workdir = Path(f.workdir)
     plan = compare.plan(f.config, fusion=f.fusion, seeds=f.seeds, equal=f.equal, vmap=f.vmap)
-    compare.begin(workdir, plan, environment())
+    here = environment()
+    compare.begin(workdir, plan, here)
     workers += [_worker(i) for i in range(1, f.processes)] if f.process == 0 else []
     compare.work(workdir, plan, say=lambda line: print(line, flush=True))
     if f.process:
@@ -49,7 +50,7 @@ def main() -> None:
         worker.wait()
     results = compare.read(workdir, plan)
     found = comparison.compared(plan, results)
-    made = about(f"python experiments/compare.py {' '.join(sys.argv[1:])}", [environment()], ("jax", "flax", "optax"))
+    made = about(f"python experiments/compare.py {' '.join(sys.argv[1:])}", [here], ("jax", "flax", "optax"))
     text = f"{made}\n{comparison.markdown(found)}"
     for name, content in {
         "comparison.md": text,
@@ -60,7 +61,7 @@ def main() -> None:
     page = write_comparison(
         workdir,
         workdir.name,
-        {key: str(value) for key, value in environment().items() if key in ("command", "git_commit", "cpu", "devices")},
+        {key: str(value) for key, value in here.items() if key in ("command", "git_commit", "cpu", "devices")},
         {**comparison.tables(found), "how long it took": comparison.timing(results)},
         comparison.pictures(found),
         comparison.notes(found),

@@ -8,6 +8,7 @@ name is a file in the folder of its kind, the class in it is called like the fil
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
 import importlib
 import inspect
@@ -71,6 +72,24 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value
+
+
+def changed(config: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `config` with values at dotted paths replaced, or set where there were none.
+
+    Raises:
+        ConfigError: a path leads through something that is no mapping.
+    """
+    out = copy.deepcopy(dict(config))
+    for path, value in (item for change in changes for item in change.items()):
+        *parents, last = path.split(".")
+        node = out
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{path!r} cannot be changed: {parent!r} holds no mapping.")
+        node[last] = copy.deepcopy(value)
+    return out
 
 
 def differences(a: Any, b: Any, path: str = "") -> dict[str, tuple[Any, Any]]:

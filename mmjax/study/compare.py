@@ -10,7 +10,6 @@ number of them, on one machine or on a shared disk, work on one folder, and what
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import hashlib
 import inspect
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmjax import config as configs
-from mmjax.config import ConfigError, UserError, check_call, differences, nearest
+from mmjax.config import ConfigError, UserError, changed, check_call, differences, nearest
 from mmjax.contract import write_atomic
 from mmjax.train.build import parts_of
 
@@ -81,10 +80,10 @@ def plan(config: Any, *, fusion: str | None = None, seeds: int = 5, equal: str =
         raise ConfigError(f"equal={equal!r} is unknown.{nearest(equal, EQUAL)}")
     if not config["search"] or not all(isinstance(x, int | float) and x > 0 for x in config["search"]):
         raise ConfigError(f"config.search={config['search']!r} should be factors on the learning rate, as in (0.5, 1, 2).")
-    for key, first in (("select", run.get("evals", {})), ("score", run.get("evals", {}))):
-        if config[key].count("/") < 2 or config[key].split("/")[1] not in first:
+    for key in ("select", "score"):
+        if config[key].count("/") < 2 or config[key].split("/")[1] not in (evals := run.get("evals", {})):
             raise ConfigError(
-                f"config.{key}={config[key]!r} should be <split>/<evaluator>/<figure> of one of config.run.evals: {', '.join(first)}."
+                f"config.{key}={config[key]!r} should be <split>/<evaluator>/<figure> of one of config.run.evals: {', '.join(evals)}."
             )
     if config["select"].startswith("test"):
         raise ConfigError(f"config.select={config['select']!r}: what is chosen by test data is no test of it. Take a validation figure.")
@@ -137,24 +136,6 @@ def alone(run: Mapping[str, Any], modality: str) -> dict[str, Any]:
         changes["data.encoded"] = [m for m in data["encoded"] if m == modality]
     changes |= {"model.encoders": kept(run["model"]["encoders"]), "init_from": kept(run.get("init_from"))}
     return changes
-
-
-def changed(config: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `config` with values at dotted paths replaced, or set where there were none.
-
-    Raises:
-        ConfigError: a path leads through something that is no mapping.
-    """
-    out = copy.deepcopy(dict(config))
-    for path, value in (item for change in changes for item in change.items()):
-        *parents, last = path.split(".")
-        node = out
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"{path!r} cannot be changed: {parent!r} holds no mapping.")
-        node[last] = copy.deepcopy(value)
-    return out
 
 
 class Unit(NamedTuple):

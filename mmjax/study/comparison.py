@@ -48,6 +48,8 @@ class Comparison(NamedTuple):
     failed: list[tuple[str, int, str]]  # row, fold, why
     missing: list[str]  # rows without all folds as yet
     data: str = ""  # what the source says of itself
+    against: Mapping[str, Mapping[str, tuple[float, float, float]]] = {}  # see `_tests`
+    ranks: tuple[dict[str, float], float] = ({}, float("nan"))  # see `_ranks`
 
 
 def compared(plan: Plan, results: Results) -> Comparison:
@@ -70,7 +72,8 @@ def compared(plan: Plan, results: Results) -> Comparison:
     chosen, single = _best_single(plan, whole)
     data = next((unit["data"] for units in whole.values() for unit in units if unit.get("data")), "")
     unfinished = [row.name for row in plan.rows if row.name not in whole and row.name not in {name for name, _, _ in failed}]
-    return Comparison(plan, sorted(lines, key=lambda x: (-_mean(x), x.name)), blocks, single, chosen, failed, unfinished, data)
+    found = Comparison(plan, sorted(lines, key=lambda x: (-_mean(x), x.name)), blocks, single, chosen, failed, unfinished, data)
+    return found._replace(against=_tests(found), ranks=_ranks(found))
 
 
 def _mean(line: Line) -> float:
@@ -118,7 +121,7 @@ def _best_single(plan: Plan, whole: Results) -> tuple[list[str], dict[str, float
     return chosen, {block: float(np.mean(values)) for block, values in found.items()}
 
 
-def tests(c: Comparison) -> dict[str, dict[str, tuple[float, float, float]]]:
+def _tests(c: Comparison) -> dict[str, dict[str, tuple[float, float, float]]]:
     """{against: {method: (mean difference, half-width of its interval, p corrected by Holm)}}, paired over blocks."""
     base = next((line.scores for line in c.lines if line.name == BASE), None)
     found = {}
@@ -132,7 +135,7 @@ def tests(c: Comparison) -> dict[str, dict[str, tuple[float, float, float]]]:
     return found
 
 
-def ranks(c: Comparison) -> tuple[dict[str, float], float]:
+def _ranks(c: Comparison) -> tuple[dict[str, float], float]:
     """Each method's mean rank over blocks, and the difference of two that Nemenyi's test calls one."""
     scores = np.array([[line.scores[b] for line in c.lines] for b in c.blocks])
     critical = critical_difference(len(c.lines), len(c.blocks)) if len(c.lines) > 1 else float("nan")
@@ -141,11 +144,11 @@ def ranks(c: Comparison) -> tuple[dict[str, float], float]:
 
 def _rows(c: Comparison) -> tuple[list[str], list[list[Any]]]:
     """The main table, as numbers."""
-    against, (rank, _) = tests(c), ranks(c)
+    against, (rank, _) = c.against, c.ranks
     base = next((line.cost for line in c.lines if line.name == BASE), None)
     head = ["method", "score", "interval", "std over seeds", "mean rank"]
     for name in against:
-        head += [f"against {name}", "its interval", "its p"]
+        head += [f"against {name}", f"against {name}, interval", f"against {name}, p"]  # a CSV needs columns of different names
     head += ["parameters", "FLOPs of a step, concat = 1"]
     rows = []
     for line in c.lines:
@@ -173,19 +176,18 @@ def to_csv(c: Comparison) -> str:
 def markdown(c: Comparison) -> str:
     """The main table, and how it is to be read."""
     _, rows = _rows(c)
-    against = tests(c)
     shown = []
     for row in rows:
         name, mean, half, seeds, rank, *rest = row
         cells = [f"`{name}`", f"**{mean:.3f}** ± {half:.3f}", "" if np.isnan(seeds) else f"{seeds:.3f}", f"{rank:.1f}"]
-        for i in range(len(against)):
+        for i in range(len(c.against)):
             difference, width, p = rest[3 * i : 3 * i + 3]
             cells += ["", ""] if difference is None else [f"{difference:+.3f} ± {width:.3f}", f"{p:.3f}"]
         parameters, flops = rest[-2:]
         cells += [f"{parameters:,.0f}", "" if flops is None else f"{flops:.2f}"]
         shown.append(cells)
     titles = ["method", "score ± 95 %", "std over seeds", "mean rank"]
-    for name in against:
+    for name in c.against:
         titles += [f"against {name}", "p"]
     return table([*titles, "parameters", "FLOPs"], shown) + "\n" + "".join(f"- {line}\n" for line in notes(c))
 
@@ -193,7 +195,7 @@ def markdown(c: Comparison) -> str:
 def notes(c: Comparison) -> list[str]:
     """What the figures are, in sentences."""
     plan, n = c.plan, len(c.blocks)
-    _, critical = ranks(c)
+    _, critical = c.ranks
     budget = "the steps of one run" if plan.equal == "steps" else f"the floating-point operations of {BASE}'s run, in fewer or more steps"
     trials = f"{len(plan.search)} learning rates tried" if len(plan.search) > 1 else "no search"
     out = [
@@ -225,12 +227,12 @@ def tables(c: Comparison) -> dict[str, Table]:
 
 def pictures(c: Comparison) -> dict[str, Artifact]:
     """Scores and differences with their intervals, ranks, score against cost, missing modalities, noise: of what was measured."""
-    names, figure, (rank, critical) = [line.name for line in c.lines], c.plan.score.rpartition("/")[2], ranks(c)
+    names, figure, (rank, critical) = [line.name for line in c.lines], c.plan.score.rpartition("/")[2], c.ranks
     scores = [interval(np.array(list(line.scores.values()))) for line in c.lines]
     found: dict[str, Artifact] = {
         "score": Intervals(names, [x.mean for x in scores], [x.half for x in scores], f"{figure}, with its 95 % interval")
     }
-    for name, of in tests(c).items():
+    for name, of in c.against.items():
         means, halves, _ = zip(*of.values(), strict=True) if of else ((), (), ())
         found[f"against {name}"] = Intervals([*of], [*means], [*halves], f"{figure} against {name}, paired over {c.plan.by}s", 0.0)
     by_rank = sorted(rank, key=lambda name: (rank[name], name))

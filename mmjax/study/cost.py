@@ -13,8 +13,8 @@ def cost(parts: Parts) -> dict[str, float]:
     """What a run costs, before anything of it is made; see `cost_of`."""
     with jax.set_mesh(parts.mesh):
         shapes = parts.state_shapes()
-        batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in parts.batch_shapes().items()}
-        return cost_of(parts.step(shapes).lower(shapes, batch).compile(), shapes.params, parts)
+        step = parts.step(shapes).lower(shapes, parts.training_shapes(shapes)).compile()
+        return cost_of(step, shapes.params, parts)
 
 
 def cost_of(step: Any, params: Any, parts: Parts) -> dict[str, float]:

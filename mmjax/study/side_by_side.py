@@ -1,8 +1,8 @@
 """One config trained with several seeds or learning rates at once: one compiled step, one reading of what they share.
 
 No checkpoints: a comparison goes on from the runs that are finished. On accelerators the step is vmapped over the runs.
-On a CPU it is called for one after another, since a vmapped convolution is a grouped one there: 1.7 times as slow as
-its parts for three runs of `fuse_watch`, and a loop inside of the program (`lax.map`) 16 times.
+On a CPU it is called for one after another, since a vmapped convolution is a grouped one there and slower than its
+parts, and a loop inside of the program (`lax.map`) is slower still.
 """
 
 from __future__ import annotations

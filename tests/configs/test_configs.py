@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mmjax.config import ConfigError
+from mmjax.config import ConfigError, changed
 from mmjax.data.examples import Spec
 from mmjax.study import compare
 from mmjax.train.build import parts_of
@@ -59,7 +59,7 @@ def test_every_row_of_a_comparison_is_a_run(path):
     assert {unit.row.name for unit in compare.units(Path("x"), plan)} >= {"concat", "decision", "gated"}
     for row in plan.rows:
         if "model.encoders" in row.changes or row.name == "concat":
-            parts = parts_of(compare.changed(plan.run, row.changes, plan.folds[0]))
+            parts = parts_of(changed(plan.run, row.changes, plan.folds[0]))
             check_evaluators(parts)
 
 

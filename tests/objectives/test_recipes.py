@@ -11,14 +11,13 @@ from scipy.special import log_softmax, softmax
 from sklearn.cross_decomposition import CCA
 
 from configs._recipes import RECIPES, apply
-from mmjax.config import ConfigError
+from mmjax.config import ConfigError, changed
 from mmjax.contract import Context
 from mmjax.models.fuser import Fuser, mixed_up
 from mmjax.objectives.cca import Cca, correlations
 from mmjax.objectives.cross_entropy import CrossEntropy
 from mmjax.objectives.distillation import Distillation
 from mmjax.objectives.unimodal import Unimodal
-from mmjax.study.compare import changed
 from mmjax.study.side_by_side import Run, SideBySide
 from toy import toy_config
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from mmjax.config import ConfigError
+from mmjax.study.cost import cost
 from mmjax.study.side_by_side import Run, SideBySide
+from mmjax.train.build import parts_of
 from toy import toy_config
 
 FROZEN = {
@@ -73,3 +75,9 @@ def test_an_unreadable_picture_is_no_reason_to_leave_out_the_text_alone():
         list(parts.data.eval_batches(parts.mesh, "test"))
         rows = [np.asarray(batch["_mask"]) for batch in parts.data.eval_batches(parts.mesh, "test", {"text": parts.data.pp["text"]})]
     assert np.concatenate(rows).sum() == 20
+
+
+def test_what_is_encoded_once_costs_no_step_anything():
+    """So that budgets of equal operations are those of the steps that are run."""
+    whole, encoded = (cost(parts_of(toy_config(**{**FROZEN, "data__encoded": e}))) for e in ([], ["image"]))
+    assert encoded["step_flops"] < whole["step_flops"] and encoded["parameters"] == whole["parameters"]
