@@ -52,13 +52,22 @@ class Predicted:
     suffix = "logits"
     operation = "index()"
 
-    def __init__(self, target: str, output: str | None, train: str, alone: bool, by: str | None = None, save: bool = False):
+    def __init__(
+        self,
+        target: str,
+        output: str | None,
+        train: str,
+        alone: bool,
+        by: str | None = None,
+        save: bool = False,
+        select: str | None = None,
+    ):
         if target.split("_", 1)[0] != self.kind:
             raise ConfigError(f"target={target!r} should be a {self.kind!r}, as in '{self.kind}_task'.")
         if self.kind not in TARGETS:
             raise ConfigError(f"{self.kind!r} is no target.")
         self.target, self.output, self.train, self.alone = target, output or f"{target}/{self.suffix}", train, alone
-        self.by, self.save = by, save
+        self.by, self.save, self.select = by, save, select
 
     def pp(self, view: SplitView, *, only_target: bool = False) -> dict[str, str]:
         """The run's operations with those of the target, which need not stand in the config."""
@@ -69,8 +78,14 @@ class Predicted:
         """Whether the splits have the target, and the examples what they are grouped by."""
         view.examples(self.pp(view))
         view.other(self.train).examples(self.pp(view, only_target=True))
+        if selecting := self.selecting(view):
+            selecting.examples(self.pp(view))
         if self.by:
             groups(view, self.by, np.arange(min(len(view.data.source(view.split)), 100)))
+
+    def selecting(self, view: SplitView) -> SplitView | None:
+        """The split `select`, on which something is fitted or chosen; None where that is the very one that is reported."""
+        return None if self.select in (None, view.split) else view.other(self.select)
 
     def measure(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         """Figures by name."""

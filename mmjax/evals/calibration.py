@@ -42,20 +42,10 @@ class Calibration(Predicted):
         select: str | None = "validation",
         bins: int = 15,
     ):
-        super().__init__(target, output, train, alone=False)
+        super().__init__(target, output, train, alone=False, select=select)
         if bins < 1:
             raise ConfigError(f"calibration: bins={bins} should be at least 1.")
-        self.select, self.bins = select, bins
-
-    def check(self, view: SplitView) -> None:
-        """Whether the splits have the target."""
-        super().check(view)
-        if self._fits(view):
-            view.other(self._fits(view)).examples(self.pp(view))
-
-    def _fits(self, view: SplitView) -> str:
-        """The split that the temperature is fitted on, "" for none."""
-        return "" if self.select in (None, view.split) else self.select
+        self.bins = bins
 
     def measure(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         """`ops/calibration.py`'s summary."""
@@ -79,8 +69,8 @@ class Calibration(Predicted):
         levels = {level: {name: known[name] for name in SCORES} for level, known in self.levels(fns, view, found).items()}
         yield from beside(self.measure(found.outputs, found.targets), levels)
         drawings = {"as it is": found.outputs}
-        if split := self._fits(view):
-            held = self.predict(fns, state, view.other(split), [every])[every]
+        if selecting := self.selecting(view):
+            held = self.predict(fns, state, selecting, [every])[every]
             check_classes(held, self.output)
             t = calibration.temperature(held.outputs, held.targets)
             scaled = found.outputs / t
@@ -90,7 +80,7 @@ class Calibration(Predicted):
             if details:
                 low, high = calibration.TEMPERATURES
                 said = f"Sought from {low:g} to {high:g}: at the ends every example is right, or the logits tell nothing."
-                yield "temperature", Table(["temperature", "fitted on", "examples"], [[t, split, len(held.rows)]], said)
+                yield "temperature", Table(["temperature", "fitted on", "examples"], [[t, self.select, len(held.rows)]], said)
         if details:
             yield "reliability", Reliability({name: self._bins(z, found.targets) for name, z in drawings.items()})
 

@@ -49,21 +49,15 @@ class Contribution(Predicted):
         select: str | None = "validation",
         shown: int = 12,
     ):
-        super().__init__(target, output, train, alone=False)
+        super().__init__(target, output, train, alone=False, select=select)
         if shown < 1:
             raise ConfigError(f"contribution: shown={shown} should be at least 1.")
-        self.select, self.shown = select, shown
+        self.shown = shown
 
     def check(self, view: SplitView) -> None:
         """Whether there are few enough modalities, and the splits have the target."""
         every_subset(view, "contribution")
         super().check(view)
-        if self._chooses(view):
-            view.other(self._chooses(view)).examples(self.pp(view))
-
-    def _chooses(self, view: SplitView) -> str:
-        """The split that the best modality is chosen on, "" for none."""
-        return "" if self.select in (None, view.split) else self.select
 
     def measure(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         """Of probabilities [N, C]."""
@@ -100,9 +94,9 @@ class Contribution(Predicted):
 
     def _best(self, fns: Any, state: State, view: SplitView, prior: np.ndarray) -> Subset:
         """The modality that is best on another split, () where there is none to choose it on."""
-        if not (split := self._chooses(view)):
+        if (selecting := self.selecting(view)) is None:
             return ()
-        held = self.predict(fns, state, view.other(split), [(m,) for m in modalities(view)])
+        held = self.predict(fns, state, selecting, [(m,) for m in modalities(view)])
         check_classes(next(iter(held.values())), self.output)
         figures = {subset: self.measure(p, held[subset].targets)["accuracy"] for subset, p in _probabilities(held, prior).items() if subset}
         return max(figures, key=lambda subset: figures[subset])

@@ -79,8 +79,9 @@ class Supervised:
         """One term, called like the target; of rows that the model mixed, both rows' targets by their shares."""
         here = contract.present(batch, self.target)
         target = zero_where_not(here, batch[self.target])
-        loss, weight, metrics = self._measured(outputs, target, here)
-        if (partner := outputs.get("mixup/partner")) is not None:
+        if (partner := outputs.get("mixup/partner")) is None:
+            loss, weight, metrics = self._measured(outputs, target, here)
+        else:
             share, both = outputs["mixup/share"][0], here & here[partner]
             own, other = (self._measured(outputs, y, both) for y in (target, zero_where_not(both, target[partner])))
             loss, weight, metrics = share * own[0] + (1 - share) * other[0], own[1], own[2]

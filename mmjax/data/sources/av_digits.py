@@ -24,6 +24,7 @@ import numpy as np
 
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Table
+from mmjax.data.sources import digits
 from mmjax.data.sources._prepared import prepare_once
 from mmjax.data.sources._splits import share_of
 from mmjax.data.sources.digits import NAMES
@@ -96,7 +97,7 @@ class AvDigits:
             raise ConfigError(f"av_digits: fold=None is MNIST's own split, and images={images!r}: take fold=0 to {FOLDS - 1}.")
         self.split, self._fold, self._speech, self._whose = split, fold, speech, WHOSE[images]
         clips = _clips(_folder(speech, data_dir, prepare))  # before MNIST is read: what is missing shows at once
-        self._pixels, labels = _digits() if images == "digits" else _mnist(data_dir, prepare)
+        self._pixels, labels = digits.pixels() if images == "digits" else _mnist(data_dir, prepare)
         voices = sorted({clip.voice for clip in clips}, key=lambda voice: share_of(f"voice {voice}"))
         if len(voices) < FOLDS:
             raise DataError(f"av_digits: {speech} has {len(voices)} voices; at least {FOLDS} are needed, so that each split has its own.")
@@ -165,13 +166,6 @@ def _part(fifth: int, fold: int) -> str:
 def _published(row: int) -> str:
     """The split of a picture in AV-MNIST: 55,000, 5,000 and 10,000 of `_mnist`'s rows."""
     return SPLITS[(row >= 55_000) + (row >= 60_000)]
-
-
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    return np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), labels
 
 
 @lru_cache(maxsize=1)  # three splits read the same

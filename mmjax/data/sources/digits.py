@@ -6,12 +6,21 @@ import hashlib
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from mmjax.config import ConfigError
 from mmjax.contract import Table
 
 SPLITS = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def pixels() -> tuple[UInt8[np.ndarray, "1797 8 8"], Int[np.ndarray, " 1797"]]:
+    """All pictures, white on black, and their digits."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), labels
 
 
 class Digits:
@@ -30,10 +39,7 @@ class Digits:
     def __init__(self, split: str):
         if split not in SPLITS:
             raise ConfigError(f"Digits has no split {split!r}: take one of {', '.join(SPLITS)}.")
-        from sklearn.datasets import load_digits
-
-        images, labels = load_digits(return_X_y=True)
-        images = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+        images, labels = pixels()
         hashes = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
         rows: list[int] = []
         for digit in range(10):

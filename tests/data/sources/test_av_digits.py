@@ -17,7 +17,7 @@ from configs import _smoke
 from mmjax.config import ConfigError, DataError
 from mmjax.data.batch_pp import BatchPP
 from mmjax.data.loader import Data
-from mmjax.data.sources import av_digits
+from mmjax.data.sources import av_digits, digits
 from mmjax.data.sources.av_digits import SPLITS, AvDigits
 from mmjax.train.sharding import make_mesh
 
@@ -98,7 +98,7 @@ def test_the_components_are_the_same_whatever_the_test_pictures_are(speech, monk
         return np.asarray(data.fitted(make_mesh())["image"]["0_keep_energy"]["projection"])
 
     before, rows = fitted(), {split: [i for i, _ in AvDigits(split, speech=speech)._rows] for split in SPLITS}
-    pixels, labels = av_digits._digits()
+    pixels, labels = digits.pixels()
     for split, same in (("test", True), ("train", False)):
         changed = pixels.copy()
         for i in rows[split]:
@@ -108,7 +108,7 @@ def test_the_components_are_the_same_whatever_the_test_pictures_are(speech, monk
                 if split_of(other) == split:
                     break
             changed[i] = other
-        monkeypatch.setattr(av_digits, "_digits", lambda changed=changed: (changed, labels))
+        monkeypatch.setattr(digits, "pixels", lambda changed=changed: (changed, labels))
         assert [i for i, _ in AvDigits("train", speech=speech)._rows] == rows["train"]
         assert (fitted() == before).all() == same
 
