@@ -12,14 +12,10 @@ RECIPES = {
 
 def apply(config, recipe):
     """The config with a recipe's changes; "" is none."""
-    from mmjax.config import ConfigError, nearest
+    from ml_collections import ConfigDict
+
+    from mmjax.config import ConfigError, changed, nearest
 
     if recipe and recipe not in RECIPES:
         raise ConfigError(f"recipe={recipe!r} is unknown.{nearest(recipe, RECIPES)}")
-    for path, value in RECIPES.get(recipe, {}).items():
-        *parents, last = path.split(".")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    return config
+    return ConfigDict(changed(config.to_dict(), RECIPES.get(recipe, {})))

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from objectives import loss_of
 from scipy.special import log_softmax, softmax
 from sklearn.cross_decomposition import CCA
 
 from configs._recipes import RECIPES, apply
-from mmjax.config import ConfigError, changed
+from mmjax.config import ConfigError, changed, plain
 from mmjax.contract import Context
 from mmjax.models.fuser import Fuser, mixed_up
 from mmjax.objectives.cca import Cca, correlations
@@ -110,7 +111,7 @@ def small(fusion):
 
 
 @cache
-def plain(fusion):
+def without(fusion):
     """The text encoder after the same steps without a recipe."""
     return SideBySide(small(fusion)).train([Run(0)])[0].params["model"]["text"]
 
@@ -118,20 +119,20 @@ def plain(fusion):
 @pytest.mark.parametrize(("recipe", "fusion"), [(r, f) for r in RECIPES if "dropout" not in r for f in ("concat", "decision")])
 def test_a_recipe_trains(recipe, fusion):
     config = changed(small(fusion), RECIPES[recipe])
-    assert config == apply(small(fusion), recipe)
+    assert config == plain(apply(ConfigDict(small(fusion)), recipe))
     if (recipe, fusion) == ("mixup", "decision"):
         with pytest.raises(ConfigError, match="decision-level fusion has none"):
             SideBySide(config)
         return
     side = SideBySide(config)
     (state,) = side.train([Run(0)])
-    same = jax.tree.map(lambda a, b: bool((a == b).all()), plain(fusion), state.params["model"]["text"])
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), without(fusion), state.params["model"]["text"])
     assert not all(jax.tree.leaves(same)), "the recipe changes what the encoders learn"
 
 
 def test_wrong_recipes():
     with pytest.raises(ConfigError, match="Did you mean 'mixup'"):
-        apply({}, "mixupp")
+        apply(ConfigDict(), "mixupp")
     with pytest.raises(ConfigError, match="set model.unimodal=True"):
         Unimodal().init(jax.random.key(0), {"label": 0}, {"label/logits": 0})
     with pytest.raises(ConfigError, match="one modality alone"):

@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from mmjax.data.pp._choose import choose as choose
 from mmjax.data.pp.builder import Padded
+from mmjax.data.pp.corruptions import at_snr
 from mmjax.data.pp.corruptions import silence as silence
 from mmjax.data.pp.corruptions import white_noise as white_noise
 
@@ -170,8 +171,7 @@ def noise(low: float, high: float | None = None) -> Op:
         if rng is None or math.isinf(high):
             return x
         drawn = rng.standard_normal(len(samples), np.float32)
-        ratio = np.mean(np.square(samples, dtype=np.float64)) / np.mean(np.square(drawn, dtype=np.float64))
-        return x._replace(samples=samples + drawn * np.float32(math.sqrt(ratio) * 10 ** (-rng.uniform(low, high) / 20)))
+        return x._replace(samples=at_snr(samples, drawn, rng.uniform(low, high)))
 
     return op
 

@@ -85,10 +85,15 @@ def white_noise(snr: float) -> Callable[[Any], Any]:
         if math.isinf(snr) and snr > 0:
             return x
         drawn = np.where(valid, _rng(samples).standard_normal(len(samples), np.float32), 0)
-        power, had = (float(np.mean(np.square(y[valid], dtype=np.float64))) if valid.any() else 0.0 for y in (samples, drawn))
-        return _with(x, samples + drawn * np.float32(math.sqrt(power / had) * 10 ** (-snr / 20))) if had else x
+        return _with(x, at_snr(np.where(valid, samples, np.float32(0)), drawn, snr))
 
     return op
+
+
+def at_snr(samples: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
+    """Samples with noise added at a signal-to-noise ratio in dB: that of these very arrays. No noise adds none."""
+    power, had = (np.sum(np.square(y, dtype=np.float64)) for y in (samples, noise))
+    return samples + noise * np.float32(math.sqrt(power / had) * 10 ** (-snr / 20)) if had else samples
 
 
 def silence(share: float) -> Callable[[Any], Any]:
