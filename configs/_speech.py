@@ -1,7 +1,5 @@
 """What the audio sets of tfds have in common: a recording and what is said of it in words, aligned."""
 
-from typing import Any
-
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -66,19 +64,7 @@ def align_speech(
         tokenizer=dict(name="byte"),
         threads=2 if arg.smoke else 16,
     )
-    width = 32 if arg.smoke else 512
-    words = dict(name="subword_vectors", width=width)
-    sentences = dict(
-        name="text_transformer", vocab=259, width=width, depth=1 if arg.smoke else 6, heads=2 if arg.smoke else 8, causal=False
-    )
-    c.model = dict(
-        name="aligner",
-        width=width,
-        encoders=dict(
-            audio=dict(name="audio_cnn", rate=100.0, **(dict(blocks=((8, 4), (16, 4))) if arg.smoke else {})),
-            text=words if label else sentences,
-        ),
-    )
+    c.model = _model(arg.smoke, sentences=label is None)
     c.objectives = dict(contrastive=dict(name="contrastive", loss="softmax", pairs=[("audio", "text")], init_scale=10.0))
     c.optimizer = dict(
         name="adamw",
@@ -89,17 +75,28 @@ def align_speech(
     )
     c.mesh = dict(data=-1, fsdp=1)
     every = 2 if arg.smoke else 1_000
-    evals: dict[str, Any] = dict(loss=dict(name="loss", every=every))
-    if label:
-        evals.update(
-            zeroshot=dict(name="zeroshot", stream="audio", templates=("{}",), every=every),
-            linear_probe=dict(name="linear_probe", stream="audio", baseline=None),
-        )
-        best = "validation/zeroshot/balanced_accuracy"
-    else:
-        evals.update(retrieval=dict(name="retrieval", streams=("audio", "text"), baseline=None, every=every))
-        best = "validation/retrieval/text_to_audio/r@10"
-    c.evals = evals
+    c.evals, best = _evals(every, classes=label is not None)
     c.checkpoint = dict(every=every, keep=2, best=best)
     c.log = dict(every=1 if arg.smoke else 50)
     return c
+
+
+def _model(smoke: bool, sentences: bool):
+    """Names of classes are few words, of which their letters say enough; sentences are read in order."""
+    width = 32 if smoke else 512
+    text = dict(name="subword_vectors", width=width)
+    if sentences:
+        text = dict(name="text_transformer", vocab=259, width=width, depth=1 if smoke else 6, heads=2 if smoke else 8, causal=False)
+    audio = dict(name="audio_cnn", rate=100.0, **(dict(blocks=((8, 4), (16, 4))) if smoke else {}))
+    return dict(name="aligner", width=width, encoders=dict(audio=audio, text=text))
+
+
+def _evals(every: int, classes: bool):
+    """The evaluators, and the figure by which the best checkpoint is kept."""
+    loss = dict(name="loss", every=every)
+    if not classes:
+        retrieval = dict(name="retrieval", streams=("audio", "text"), baseline=None, every=every)
+        return dict(loss=loss, retrieval=retrieval), "validation/retrieval/text_to_audio/r@10"
+    zeroshot = dict(name="zeroshot", stream="audio", templates=("{}",), every=every)
+    probe = dict(name="linear_probe", stream="audio", baseline=None)
+    return dict(loss=loss, zeroshot=zeroshot, linear_probe=probe), "validation/zeroshot/balanced_accuracy"

@@ -1,8 +1,8 @@
 """Which of 16 categories is it? Tux Paint's stamps from picture, description and spoken description, whichever of them there are.
 
 See mmjax/data/sources/stamps.py for where they come from; `root` is their folder, where it is not the usual one. Many stamps
-are not spoken, and training drops modalities besides. Of 950 English descriptions 8 have their category's own word in them
-("The town hall."), but a thing's name is mostly enough for a category: `:only=text` says what it reaches, `:only=image` and
+are not spoken, and training drops modalities besides. Few descriptions have their category's own word in them ("The town
+hall."), but a thing's name is mostly enough for a category: `:only=text` says what it reaches, `:only=image` and
 `:only=audio_speech` the others. `--config.model.fusion.name=gated` takes another fusion; `fold=0` to `fold=4` are the parts
 of a cross-validation.
 """

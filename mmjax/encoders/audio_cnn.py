@@ -18,7 +18,7 @@ from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.nn.norm import Norm
 from mmjax.nn.transformer import Dtype
-from mmjax.ops.masks import masked_max, masked_mean, masked_parts, token_times, valid_strides, zero_where_not
+from mmjax.ops.masks import masked_max, masked_mean, masked_parts, masks_of, token_times, valid_strides, zero_where_not
 
 
 def average_pool(x: Float[Array, "B T F C"], valid: Bool[Array, "B T"], stride: int) -> Float[Array, "B t f C"]:
@@ -88,8 +88,7 @@ class AudioCnn(nn.Module):
             raise ConfigError(f"audio_cnn: norm={self.norm!r} is unknown (batch, group).")
         if self.kernel % 2 == 0:
             raise ConfigError(f"audio_cnn: kernel={self.kernel} should be odd, so that a window has a middle.")
-        present = jnp.ones(x.shape[0], bool) if present is None else present
-        valid = present[:, None] & (jnp.ones(x.shape[:2], bool) if valid is None else valid)
+        valid, present = masks_of(x, valid, present)
         x = zero_where_not(valid, x).astype(self.dtype)
         x = Norm(self.norm, self.dtype, name="input_norm")(x, valid, train=train)[..., None]
         drop = nn.Dropout(self.dropout, deterministic=not train)

@@ -15,7 +15,7 @@ from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.nn.norm import Norm
 from mmjax.nn.transformer import Dtype
-from mmjax.ops.masks import masked_mean, token_times, zero_where_not
+from mmjax.ops.masks import masked_mean, masks_of, token_times, zero_where_not
 
 
 class LeNet(nn.Module):
@@ -45,9 +45,8 @@ class LeNet(nn.Module):
             raise ConfigError(f"lenet: norm={self.norm!r} is unknown (batch, group).")
         if min(x.shape[1:3]) < 2**self.depth:
             raise ConfigError(f"lenet: depth={self.depth} halves sides of {x.shape[1]} and {x.shape[2]} to nothing: take a smaller one.")
-        present = jnp.ones(x.shape[0], bool) if present is None else present
         image = x.ndim == 4
-        rows = present[:, None] & (jnp.ones(x.shape[:2], bool) if image or valid is None else valid)
+        rows, present = masks_of(x, None if image else valid, present)
         x = zero_where_not(rows, x if image else x[..., None]).astype(self.dtype)
         stages = []
         for i in range(self.depth):

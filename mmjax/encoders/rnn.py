@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.nn.transformer import Dtype
-from mmjax.ops.masks import masked_mean, token_times, zero_where_not
+from mmjax.ops.masks import masked_mean, masks_of, token_times, zero_where_not
 
 State = tuple[Float[Array, "B H"], ...]
 
@@ -103,8 +103,7 @@ class Rnn(nn.Module):
         for key, known in {"cell": tuple(CELLS), "pool": ("end", "mean")}.items():
             if getattr(self, key) not in known:
                 raise ConfigError(f"rnn: {key}={getattr(self, key)!r} is unknown ({', '.join(known)}).")
-        present = jnp.ones(x.shape[0], bool) if present is None else present
-        valid = present[:, None] & (jnp.ones(x.shape[:2], bool) if valid is None else valid)
+        valid, present = masks_of(x, valid, present)
         x = zero_where_not(valid, x).astype(self.dtype)
         stages, last = [], x[:, 0]
         for i in range(self.depth):

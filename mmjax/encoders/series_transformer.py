@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Float
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.nn.positions import KINDS, Positions
+from mmjax.nn.tokens import LearnedTokens, concatenated
 from mmjax.nn.transformer import SIZES, AttentionPool, Dtype, Transformer
-from mmjax.ops.masks import masked_mean, token_times, valid_strides, zero_where_not
+from mmjax.ops.masks import masked_mean, masks_of, token_times, valid_strides, zero_where_not
 
 
 class SeriesTransformer(nn.Module):
@@ -52,9 +53,7 @@ class SeriesTransformer(nn.Module):
                 raise ConfigError(f"series_transformer: {key}={getattr(self, key)!r} is unknown ({', '.join(known)}).")
         if self.causal and self.pool == "class":
             raise ConfigError("series_transformer: with causal=True the first token sees nothing; pool='class' needs causal=False.")
-        rows = x.shape[0]
-        present = jnp.ones(rows, bool) if present is None else present
-        valid = present[:, None] & (jnp.ones(x.shape[:2], bool) if valid is None else valid)
+        valid, present = masks_of(x, valid, present)
         x = zero_where_not(valid, x).astype(self.dtype)
         x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % self.patch), (0, 0)))
         valid = valid_strides(valid, self.patch)
@@ -63,9 +62,8 @@ class SeriesTransformer(nn.Module):
         x = nn.Dense(self.width, dtype=self.dtype, name="embedding")(rearrange(x, "b (n p) c -> b n (p c)", p=self.patch))
         x = Positions(self.positions, "series_transformer", name="positions")(x)
         if self.pool == "class":
-            token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32)
-            x = jnp.concatenate([jnp.broadcast_to(token.astype(x.dtype), (rows, 1, self.width)), x], axis=1)
-            valid, time = jnp.concatenate([present[:, None], valid], axis=1), None
+            token, _ = LearnedTokens(1, self.width, self.dtype, name="class_token")(len(x))
+            (x, valid), time = concatenated([(token, present[:, None]), (x, valid)]), None
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x, stages = Transformer(
             self.depth,

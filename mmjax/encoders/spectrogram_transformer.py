@@ -19,7 +19,7 @@ from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.nn.positions import Positions, learned_positions
 from mmjax.nn.transformer import SIZES, Dtype, Transformer
-from mmjax.ops.masks import masked_mean, token_times, valid_strides, valid_windows, zero_where_not
+from mmjax.ops.masks import masked_mean, masks_of, token_times, valid_strides, valid_windows, zero_where_not
 
 WHISPER = {"tiny": (384, 4, 6), "base": (512, 6, 8), "small": (768, 12, 12), "medium": (1024, 24, 16), "large": (1280, 32, 20)}
 
@@ -59,8 +59,7 @@ class SpectrogramTransformer(nn.Module):
     ) -> Encoding:
         if self.stem not in ("patches", "convs"):
             raise ConfigError(f"spectrogram_transformer: stem={self.stem!r} is unknown (patches, convs).")
-        present = jnp.ones(x.shape[0], bool) if present is None else present
-        valid = present[:, None] & (jnp.ones(x.shape[:2], bool) if valid is None else valid)
+        valid, present = masks_of(x, valid, present)
         x = zero_where_not(valid, x).astype(self.dtype)
         patches = self.stem == "patches"
         x, valid = self._patches(x, valid, present) if patches else self._convs(x, valid)

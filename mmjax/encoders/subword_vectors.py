@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int, UInt32
 
 from mmjax.contract import Encoding
 from mmjax.nn.transformer import Dtype
-from mmjax.ops.masks import zero_where_not
+from mmjax.ops.masks import masks_of, zero_where_not
 
 OFFSET, PRIME = np.uint32(2_166_136_261), np.uint32(16_777_619)  # FNV-1a, 32 bits
 BEGIN, END, SPACE = 1, 2, 223  # of the byte tokenizer
@@ -63,8 +63,7 @@ class SubwordVectors(nn.Module):
     def __call__(
         self, x: Int[Array, "B L"], valid: Bool[Array, "B L"] | None = None, present: Bool[Array, " B"] | None = None, *, train: bool
     ) -> Encoding:
-        present = jnp.ones(x.shape[0], bool) if present is None else present
-        valid = present[:, None] & (jnp.ones(x.shape, bool) if valid is None else valid)
+        valid, present = masks_of(x, valid, present)
         hashes, there = subwords(zero_where_not(valid, x), valid, self.sizes)
         ids = (hashes % np.uint32(self.buckets)).astype(jnp.int32)
         table = nn.Embed(

@@ -7,7 +7,6 @@ Residual blocks of two dilated convolutions, the dilation twice as large in each
 from __future__ import annotations
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -16,7 +15,7 @@ from mmjax.contract import Encoding
 from mmjax.nn.conv import TimeConv
 from mmjax.nn.norm import Norm
 from mmjax.nn.transformer import Dtype
-from mmjax.ops.masks import masked_last, masked_mean, masked_parts, token_times, valid_strides, zero_where_not
+from mmjax.ops.masks import masked_last, masked_mean, masked_parts, masks_of, token_times, valid_strides, zero_where_not
 
 NORMS = ("weight", "group", "none")
 
@@ -77,8 +76,7 @@ class Tcn(nn.Module):
             raise ConfigError(f"tcn: norm={self.norm!r} is unknown.{nearest(str(self.norm), NORMS)}")
         if self.causal and self.norm == "group":
             raise ConfigError('tcn: norm="group" sees what is to come: take norm="weight", or causal=False.')
-        present = jnp.ones(x.shape[0], bool) if present is None else present
-        valid = present[:, None] & (jnp.ones(x.shape[:2], bool) if valid is None else valid)
+        valid, present = masks_of(x, valid, present)
         x = zero_where_not(valid, x).astype(self.dtype)
         if self.stride > 1:
             padding = (self.kernel - 1, 0) if self.causal else ((self.kernel - 1) // 2, self.kernel // 2)

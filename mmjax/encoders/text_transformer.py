@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.nn.transformer import SIZES, Dtype, Transformer
-from mmjax.ops.masks import masked_last, masked_mean, zero_where_not
+from mmjax.ops.masks import masked_last, masked_mean, masks_of, zero_where_not
 
 CLIP = {"depth": 12, "activation": "quick_gelu", "norm_epsilon": 1e-5}
 
@@ -46,9 +46,8 @@ class TextTransformer(nn.Module):
             raise ConfigError(f"text_transformer: pool={self.pool!r} is unknown (end, mean, class).")
         if self.causal and self.pool == "class":
             raise ConfigError("text_transformer: with causal=True the first token sees nothing; pool='class' needs causal=False.")
-        rows, length = x.shape
-        present = jnp.ones(rows, bool) if present is None else present
-        valid = present[:, None] & (jnp.ones((rows, length), bool) if valid is None else valid)
+        length = x.shape[1]
+        valid, present = masks_of(x, valid, present)
 
         table = nn.Embed(self.vocab, self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(0.02), name="embedding")
         positions = self.param("positions", nn.initializers.normal(0.01), (1, length, self.width), jnp.float32)

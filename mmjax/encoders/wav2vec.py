@@ -19,7 +19,7 @@ from mmjax.contract import Encoding
 from mmjax.nn.conv import TimeConv
 from mmjax.nn.norm import Norm
 from mmjax.nn.transformer import Dtype, Transformer
-from mmjax.ops.masks import masked_mean, token_times, valid_windows, zero_where_not
+from mmjax.ops.masks import masked_mean, masks_of, token_times, valid_windows, zero_where_not
 
 LARGE = {"width": 1024, "depth": 24, "heads": 16}
 STABLE = {"norm": "layer", "conv_bias": True, "pre_norm": True}
@@ -69,8 +69,7 @@ class Wav2vec(nn.Module):
             size, stride = size + (s - 1) * stride, stride * t
         if x.shape[1] < size:
             raise ConfigError(f"wav2vec: {x.shape[1]} samples are fewer than the {size} of one token. Pad the batch.")
-        present = jnp.ones(x.shape[0], bool) if present is None else present
-        valid = present[:, None] & (jnp.ones(x.shape, bool) if valid is None else valid)
+        valid, present = masks_of(x, valid, present)
         x = zero_where_not(valid, x)
         x = (standardised(x, valid) if self.normalise else x).astype(self.dtype)[..., None]
 

@@ -36,10 +36,8 @@ class Decision(nn.Module):
     rule: str = "average"
     dtype: Dtype = "float32"
 
-    decision_level = True
-    head_kinds = ("class",)
-
     decision_level = True  # the fuser gives it logits
+    head_kinds = ("class",)
 
     @nn.compact
     def __call__(self, encodings: Mapping[str, Encoding], *, train: bool) -> Encoding:

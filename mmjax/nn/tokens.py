@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from mmjax.config import ConfigError, nearest
 from mmjax.contract import Encoding
 from mmjax.nn.transformer import Dtype
-from mmjax.ops.masks import zero_absent
+from mmjax.ops.masks import stage_valid, zero_absent
 
 Tokens = tuple[Float[Array, "B _ D"], Bool[Array, "B _"]]  # and which of them are valid; modalities differ in length
 
@@ -25,18 +25,11 @@ def main_of(main: str | None, encodings: Mapping[str, Encoding]) -> str:
 
 
 def stage_tokens(encoding: Encoding, stage: int, modality: str) -> Tokens:
-    """One of an encoding's stages (0 is the lowest, -1 the highest) as tokens.
-
-    A stage with as many positions as the encoding has tokens is valid where they are, another one wherever the row
-    is present.
-    """
+    """One of an encoding's stages (0 is the lowest, -1 the highest) as tokens."""
     count = len(encoding.stages)
     if not -count <= stage < count:
         raise ConfigError(f"fusion.stage={stage}: the encoder of {modality!r} gives {count} stages.")
-    tokens, valid = encoding.stages[stage], encoding.valid
-    if tokens.shape[:2] != valid.shape:
-        valid = jnp.broadcast_to(encoding.present[:, None], tokens.shape[:2])
-    return tokens, valid
+    return encoding.stages[stage], stage_valid(encoding, encoding.stages[stage])
 
 
 def projected(encodings: Mapping[str, Encoding], width: int, dtype: Dtype, stage: int | None = None) -> dict[str, Tokens]:

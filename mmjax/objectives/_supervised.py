@@ -72,18 +72,19 @@ class Supervised:
         """The loss over the rows that are `here`, the weight that it is a mean over, and metrics. What is not here is 0 already."""
         raise NotImplementedError
 
-    def _measured(self, outputs: Outputs, target: Any, here: Bool[Array, " B"]) -> tuple[Array, Array, dict[str, Array]]:
-        return self.measure(zero_where_not(here, outputs[self.output].astype(jnp.float32)), zero_where_not(here, target), here)
+    def measured(self, output: Float[Array, "B ..."], target: Any, here: Bool[Array, " B"]) -> tuple[Array, Array, dict[str, Array]]:
+        """`measure`, of whatever stands where nothing is."""
+        return self.measure(zero_where_not(here, output.astype(jnp.float32)), zero_where_not(here, target), here)
 
     def __call__(self, ctx: Context, outputs: Outputs, batch: Batch) -> Loss:
         """One term, called like the target; of rows that the model mixed, both rows' targets by their shares."""
         here = contract.present(batch, self.target)
-        target = zero_where_not(here, batch[self.target])
+        output, target = outputs[self.output], batch[self.target]
         if (partner := outputs.get("mixup/partner")) is None:
-            loss, weight, metrics = self._measured(outputs, target, here)
+            loss, weight, metrics = self.measured(output, target, here)
         else:
             share, both = outputs["mixup/share"][0], here & here[partner]
-            own, other = (self._measured(outputs, y, both) for y in (target, zero_where_not(both, target[partner])))
+            own, other = (self.measured(output, y, both) for y in (target, target[partner]))
             loss, weight, metrics = share * own[0] + (1 - share) * other[0], own[1], own[2]
         if self.learned_weight:
             s = ctx.params["log_variance"]

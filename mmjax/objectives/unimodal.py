@@ -18,7 +18,6 @@ from mmjax.objectives._supervised import Supervised
 from mmjax.objectives.bce import BCE
 from mmjax.objectives.cross_entropy import CrossEntropy
 from mmjax.objectives.regression import Regression
-from mmjax.ops.masks import zero_where_not
 
 OF = {"label": CrossEntropy, "tags": BCE, "value": Regression}
 
@@ -68,9 +67,7 @@ class Unimodal:
         terms, metrics, weights = {}, {}, []
         for m, output in self._outputs(outputs).items():
             here = contract.present(batch, self.target) & contract.present(batch, m)
-            loss, weight, more = self._of.measure(
-                zero_where_not(here, output.astype(jnp.float32)), zero_where_not(here, batch[self.target]), here
-            )
+            loss, weight, more = self._of.measured(output, batch[self.target], here)
             terms[m] = self.weights.get(m, 1.0) * loss
             weights.append(weight)
             metrics |= {f"{m}/loss": loss, **{f"{m}/{key}": value for key, value in more.items()}}

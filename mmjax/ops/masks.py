@@ -20,6 +20,21 @@ def zero_where_not(keep: Bool[Array, "..."], x: Shaped[Array, "..."]) -> Shaped[
     return jnp.where(keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim)), x, jnp.zeros((), x.dtype))
 
 
+def masks_of(
+    x: Shaped[Array, "B T ..."], valid: Bool[Array, "B T"] | None, present: Bool[Array, " B"] | None
+) -> tuple[Bool[Array, "B T"], Bool[Array, " B"]]:
+    """`valid` and `present` of a stream: what is not given holds everywhere, and an absent row has nothing valid."""
+    present = jnp.ones(x.shape[0], bool) if present is None else present
+    return present[:, None] & (jnp.ones(x.shape[:2], bool) if valid is None else valid), present
+
+
+def stage_valid(encoding: Encoding, stage: Float[Array, "B N D"]) -> Bool[Array, "B N"]:
+    """Which positions of one of an encoding's stages are valid: with as many as it has tokens those of these, else all of present rows."""
+    if stage.shape[:2] == encoding.valid.shape:
+        return encoding.valid & encoding.present[:, None]
+    return jnp.broadcast_to(encoding.present[:, None], stage.shape[:2])
+
+
 def masked_mean(x: Float[Array, "B N D"], valid: Bool[Array, "B N"]) -> Float[Array, "B D"]:
     """Mean over the valid positions of each row; 0 for a row that has none."""
     count = jnp.maximum(valid.sum(axis=1, keepdims=True), 1).astype(x.dtype)
@@ -84,8 +99,7 @@ def unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
 def zero_absent(encodings: Mapping[str, Encoding]) -> dict[str, Encoding]:
     """The encodings sorted by name, 0 wherever nothing is: what a fusion begins with.
 
-    Absent rows have no valid tokens. A stage of as many positions as the tokens is valid where they are, another one
-    wherever the row is present.
+    Absent rows have no valid tokens.
     """
     found = {}
     for name in sorted(encodings):
@@ -96,7 +110,7 @@ def zero_absent(encodings: Mapping[str, Encoding]) -> dict[str, Encoding]:
             valid=valid,
             pooled=zero_where_not(e.present, e.pooled),
             time=None if e.time is None else zero_where_not(valid, e.time),
-            stages=tuple(zero_where_not(valid if s.shape[:2] == valid.shape else e.present, s) for s in e.stages),
+            stages=tuple(zero_where_not(stage_valid(e, s), s) for s in e.stages),
             aux={key: zero_where_not(e.present, value) for key, value in e.aux.items()},
         )
     return found

@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
     """What is compared; see `plan`."""
 
     run: dict[str, Any]
+    options: dict[str, Any]
     rows: list[Row]
     folds: list[Mapping[str, Any]]
     seeds: int
@@ -51,7 +53,11 @@ class Plan(NamedTuple):
     by: str
     equal: str
     vmap: bool | None
-    fixed: dict[str, Any]  # what may not change in a folder that goes on
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What may not change in a folder that goes on."""
+        return {key: getattr(self, key) for key in ("run", "options", "search", "select", "seeds", "equal")}
 
 
 def _study(*, run, score, by, select, folds=({},), search=(1.0,), fusions="all", options=None, rows=None, modalities=True) -> None:
@@ -91,19 +97,13 @@ def plan(config: Any, *, fusion: str | None = None, seeds: int = 5, equal: str =
     rows = [Row(_called(n), {"model.fusion": _fusion(n, config["options"])}) for n in dict.fromkeys([BASE, *filter(None, names)])]
     rows += [Row(f"only_{m}", {**rows[0].changes, **alone(run, m)}) for m in modalities(run)] if config["modalities"] else []
     rows += [Row(name, {**rows[0].changes, **changes}) for name, changes in config["rows"]]
+    if len(names := [row.name for row in rows]) > len(set(names)):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"config: two rows would be called {twice!r}: give them names of their own.")
     for fold in config["folds"]:
         parts_of(changed(run, fold, rows[0].changes))  # what is wrong with the run itself is wrong with every method
-    fixed = {
-        "run": run,
-        "options": config["options"],
-        "search": list(config["search"]),
-        "select": config["select"],
-        "seeds": seeds,
-        "equal": equal,
-    }
-    return Plan(
-        run, rows, [*config["folds"]], seeds, tuple(config["search"]), config["select"], config["score"], config["by"], equal, vmap, fixed
-    )
+    several = {key: config[key] for key in ("run", "options", "select", "score", "by")}
+    return Plan(**several, rows=rows, folds=[*config["folds"]], seeds=seeds, search=tuple(config["search"]), equal=equal, vmap=vmap)
 
 
 def _fusion(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,15 +164,20 @@ def begin(workdir: Path, plan: Plan, environment: Mapping[str, Any]) -> None:
         ConfigError: the folder holds another comparison, or something else.
     """
     path = workdir / "comparison.json"
-    fixed = json.loads(json.dumps(plan.fixed))
+    wanted = json.loads(json.dumps({"fixed": plan.fixed, "rows": {row.name: row.changes for row in plan.rows}}))
     if path.exists():
-        if found := differences(json.loads(path.read_text())["fixed"], fixed):
+        known = json.loads(path.read_text())
+        both = known["rows"].keys() & wanted["rows"]
+        found = differences(known["fixed"], wanted["fixed"])
+        found |= differences({name: known["rows"][name] for name in both}, {name: wanted["rows"][name] for name in both}, "rows")
+        if found:
             shown = "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in list(found.items())[:5])
             raise ConfigError(f"{workdir} holds another comparison: {shown}. Take another --workdir, or the same settings.")
     elif workdir.is_dir() and any(workdir.iterdir()):
         raise ConfigError(f"{workdir} is not empty and holds no comparison. Take another --workdir.")
     else:
-        write_atomic(path, json.dumps({"fixed": fixed, "environment": environment}, indent=2))
+        known = {"rows": {}, "environment": environment}
+    write_atomic(path, json.dumps({**known, "fixed": wanted["fixed"], "rows": {**known["rows"], **wanted["rows"]}}, indent=2))
 
 
 @contextmanager
@@ -231,7 +236,7 @@ def attempt(plan: Plan, unit: Unit) -> dict[str, Any]:
 def make(plan: Plan, unit: Unit) -> dict[str, Any]:
     """Searches, trains the seeds and measures them.
 
-    Returns `lr`, the factor that was best, `search` {factor: validation figure}, `steps`, `cost`, and `runs`, the
+    Returns `lr`, the factor that was best, `search` {factor: validation figure} where there are several, `steps`, `cost`, and `runs`, the
     numbers of every seed by name, validation and test.
     """
     import jax
@@ -244,14 +249,15 @@ def make(plan: Plan, unit: Unit) -> dict[str, Any]:
     told = [text for text in side.parts.data.source("train").describe().values() if isinstance(text, str)]
     found: dict[str, Any] = {"steps": config["steps"], "data": " ".join(told)}
     if plan.equal == "flops" and unit.row.name != BASE:
-        base = cost(parts_of(changed(plan.run, plan.rows[0].changes, plan.folds[unit.fold])))
-        found["steps"] = max(1, round(config["steps"] * base["step_flops"] / cost(side.parts)["step_flops"]))
-    search = {f: 0.0 for f in plan.search}
-    if len(plan.search) > 1:
+        base = _step_flops(json.dumps(changed(plan.run, plan.rows[0].changes, plan.folds[unit.fold])))
+        found["steps"] = max(1, round(config["steps"] * base / cost(side.parts)["step_flops"]))
+    best, *others = plan.search
+    search: dict[float, float] = {}
+    if others:
         split, evaluator, _ = plan.select.split("/", 2)
         states = side.train([Run(SEARCHED_BY, lr) for lr in plan.search], found["steps"])
         search = {lr: side.measure(s, {evaluator: split}, details=False)[plan.select] for lr, s in zip(plan.search, states, strict=True)}
-    best = max(search, key=lambda lr: (search[lr], -abs(lr - 1)))
+        best = max(search, key=lambda lr: (search[lr], -abs(lr - 1)))
     runs = []
     for state in side.train([Run(seed, best) for seed in range(plan.seeds)], found["steps"]):
         numbers: dict[str, float] = {}
@@ -261,6 +267,13 @@ def make(plan: Plan, unit: Unit) -> dict[str, Any]:
         runs.append(numbers)
     jax.clear_caches()  # every unit compiles anew, and hundreds of them are made in one process
     return {**found, "cost": side.cost, "lr": best, "search": {f"{lr:g}": value for lr, value in search.items()}, "runs": runs}
+
+
+@lru_cache(maxsize=1)  # every unit of a fold asks for the same
+def _step_flops(config: str) -> float:
+    from mmjax.study.cost import cost
+
+    return cost(parts_of(json.loads(config)))["step_flops"]
 
 
 def read(workdir: Path, plan: Plan) -> dict[str, list[dict[str, Any]]]:

@@ -227,3 +227,9 @@ def test_rotate_turns_every_row_its_own_way_and_by_at_most_so_much():
     np.testing.assert_allclose(np.linalg.det(turns), 1, atol=1e-5)
     angles = np.degrees(np.arccos(np.clip((np.trace(turns, axis1=1, axis2=2) - 1) / 2, -1, 1)))
     assert 20 < angles.max() <= 30.1 and angles.min() < 10 and len(np.unique(angles.round(3))) > 45
+
+
+def test_rotate_wants_triples():
+    pp = BatchPP({"series": "rotate(10)"}, known=["series"])
+    with pytest.raises(ConfigError, match="by threes: 4 are none"):
+        pp({"series": jnp.zeros((2, 5, 4))})

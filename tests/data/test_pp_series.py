@@ -43,7 +43,7 @@ def test_an_empty_series_and_a_window_without_a_valid_sample_are_absent():
     assert op("window(2)")(Padded(RAMP, np.arange(50) > 40), None) is None
 
 
-@pytest.mark.parametrize("text", ["jitter(0.5)", "scale(0.5)", "rotate(90)"])
+@pytest.mark.parametrize("text", ["jitter(0.5)", "scale(0.5)"])
 def test_augmentations_draw_in_training_alone_and_keep_what_is_valid(text):
     np.testing.assert_array_equal(op(text)(RAMP, None), RAMP)
     drawn = [op(text)(RAMP, rng(seed)) for seed in (0, 0, 1)]
@@ -66,30 +66,6 @@ def test_scale_is_one_factor_a_channel_around_one():
     assert abs(np.corrcoef(factors[:, 0, 0], factors[:, 0, 1])[0, 1]) < 0.1
 
 
-def test_rotate_turns_all_triples_alike_and_keeps_lengths_and_handedness():
-    x = rng().normal(size=(30, 6)).astype(np.float32)
-    turned = op("rotate(180)")(x, rng(3)).reshape(30, 2, 3)
-    x = x.reshape(30, 2, 3)
-    np.testing.assert_allclose(np.linalg.norm(turned, axis=2), np.linalg.norm(x, axis=2), rtol=1e-5)
-    both = np.cross(turned[:, 0], turned[:, 1])
-    matrix, *_ = np.linalg.lstsq(x.reshape(-1, 3), turned.reshape(-1, 3))
-    np.testing.assert_allclose(both, np.cross(x[:, 0], x[:, 1]) @ matrix, atol=1e-4)  # no mirror: cross products turn with it
-    np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-5)
-
-
-def test_rotate_turns_by_at_most_so_many_degrees():
-    angles = []
-    for seed in range(200):
-        turned = op("rotate(30)")(np.eye(3), rng(seed))
-        angles.append(np.degrees(np.arccos(np.clip((np.trace(turned) - 1) / 2, -1, 1))))
-    assert 25 < max(angles) <= 30.01 and min(angles) < 5
-
-
-def test_rotate_wants_triples():
-    with pytest.raises(ConfigError, match="by threes: 4 are none"):
-        op("rotate(10)")(np.zeros((5, 4)), None)
-
-
 def test_resample_keeps_slow_waves_and_removes_what_would_alias():
     t = np.arange(500) / 50
     waves = np.stack([np.sin(2 * np.pi * f * t) for f in (1, 23)], axis=1)
@@ -107,7 +83,7 @@ def test_resample_takes_what_is_valid_along():
     np.testing.assert_array_equal(found.valid, np.arange(25) < 15)
 
 
-@pytest.mark.parametrize("text", ["window(20)", "jitter(0.1)", "scale(0.1)", "rotate(5)", "resample(50, 25)", "finite", "statistics"])
+@pytest.mark.parametrize("text", ["window(20)", "jitter(0.1)", "scale(0.1)", "resample(50, 25)", "finite", "statistics"])
 def test_what_is_not_finite_is_said_with_its_place_and_the_remedy(text):
     with pytest.raises(DataError, match=r"is nan at sample 0 of 50, channel 0"):
         op(text)(HOLED, None)

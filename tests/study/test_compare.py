@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -91,6 +92,7 @@ def test_a_method_outside_the_tree_is_compared_by_its_name_and_a_broken_one_is_r
         ({}, {"fusion": "concta"}, "Did you mean 'concat'"),
         ({}, {"equal": "step"}, "Did you mean 'steps'"),
         ({"run": toy_config()}, {}, "has no fusion"),
+        ({"rows": [("only_text", {"seed": 1})]}, {}, "two rows would be called 'only_text'"),
     ],
 )
 def test_what_is_wrong_is_said_first(changes, arguments, said):
@@ -157,6 +159,11 @@ def test_a_folder_goes_on_with_more_rows_and_refuses_other_settings(quick, tmp_p
     compare.begin(tmp_path, compare.plan(study(folds=[{"seed": k} for k in range(5)]), fusion="all", seeds=3), {})
     with pytest.raises(ConfigError, match="holds another comparison: seeds was 3 and is 4"):
         compare.begin(tmp_path, compare.plan(study(folds=[{"seed": k} for k in range(5)]), seeds=4), {})
+    rows = [("slow", {"optimizer.lr": 0.01}), ("slow", {"optimizer.lr": 0.02})]
+    for row, again in zip(rows, (None, "rows.slow.optimizer.lr was 0.01 and is 0.02"), strict=True):
+        changed_row = compare.plan(study(folds=[{"seed": k} for k in range(5)], rows=[row]), fusion="gated", seeds=3)
+        with pytest.raises(ConfigError, match=again) if again else nullcontext():
+            compare.begin(tmp_path, changed_row, {})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
     with pytest.raises(ConfigError, match="holds no comparison"):

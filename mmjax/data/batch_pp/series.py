@@ -13,7 +13,7 @@ from mmjax.data.batch_pp._normalise import normalise as normalise
 
 
 def rotate(degrees: float = 180.0) -> Callable:
-    """As if the sensor sat differently, as `rotate` of `pp/series.py` does it: put it before `normalise`, which mends no angles.
+    """As if the sensor sat differently (Um et al., 2017, sec. 3): put it before `normalise`, which mends no angles.
 
     Each three channels of a row are turned about one random axis, by an angle up to `degrees` to either side.
     """

@@ -149,29 +149,6 @@ def scale(std: float) -> Op:
     return op
 
 
-def rotate(degrees: float = 180.0) -> Op:
-    """As if the sensor sat differently: each three channels turned about one random axis, by an angle up to `degrees` to either side."""
-
-    def op(x: Any, rng: np.random.Generator | None) -> Any:
-        value, valid = _series(x)
-        if value.shape[1] % 3:
-            raise ConfigError(f"rotate turns channels by threes: {value.shape[1]} are none.")
-        if rng is None:
-            return x
-        triples = value.reshape(len(value), -1, 3) @ _rotation(np.radians(degrees), rng)
-        return _like(x, Padded(triples.reshape(value.shape), valid))
-
-    return op
-
-
-def _rotation(most: float, rng: np.random.Generator) -> np.ndarray:
-    """Rodrigues' formula, float32 [3, 3]."""
-    x, y, z = (axis := rng.standard_normal(3)) / np.linalg.norm(axis)
-    angle = rng.uniform(-most, most)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return (np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross).astype(np.float32)
-
-
 def statistics() -> Op:
     """Of every channel mean, standard deviation, least, greatest and mean absolute step, float32 [5 * C]: a baseline's features."""
 
