@@ -292,7 +292,7 @@ def plane_svg(plane: Plane, alt: str) -> Markup:
 
 
 def lines_svg(found: Lines, alt: str) -> Markup:
-    """The curves, each with its name at its end; names give way to each other."""
+    """The curves, each with its name at its end; names give way to each other. Colours go by the curves' order, not by their values."""
     curves = {name: np.array(curve, float) for name, curve in found.series.items()}
     steps = max((len(c) for c in curves.values()), default=1)
     every = np.concatenate([*curves.values(), np.zeros(0)])
@@ -301,11 +301,12 @@ def lines_svg(found: Lines, alt: str) -> Markup:
     x, y = lambda i: left + width * i / max(steps - 1, 1), lambda v: top + height * (1 - up(v))
     out = [f'<path class="grid" d="M{left},{y(tick):.1f}h{width}"/>' for tick in up.ticks]
     ends: list[float] = []
-    for i, (name, curve) in enumerate(sorted(curves.items(), key=lambda c: -c[1][-1] if len(c[1]) else 0.0)):
+    colours = {name: f"s{i % SERIES}" for i, name in enumerate(curves)}
+    for name, curve in sorted(curves.items(), key=lambda c: -c[1][-1] if len(c[1]) else 0.0):
         points = [(x(j), y(v)) for j, v in enumerate(curve) if np.isfinite(v)]
         if not points:
             continue
-        colour = f"s{i % SERIES}"
+        colour = colours[name]
         out.append(f'<path class="line {colour}" d="M{"L".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>')
         out += [f'<circle class="{colour}" cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>' for a, b in points]
         at = max(points[-1][1], ends[-1] + 12 if ends else 0.0)

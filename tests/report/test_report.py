@@ -11,7 +11,7 @@ from made_up_run import HOSTILE, cloud, gallery, heard, history, make_run, relia
 
 from mmjax.contract import Bars, Gallery, Intervals, Item, Lines, Matrix, Plane, Reliability, Scatter, Sheet, Table, save_artifact
 from mmjax.report import metrics, write_report
-from mmjax.report.draw import reliability_svg, running_mean, scatter_groups, scatter_svg
+from mmjax.report.draw import lines_svg, reliability_svg, running_mean, scatter_groups, scatter_svg
 from mmjax.report.html import describe
 from mmjax.report.run import read_run
 
@@ -409,3 +409,9 @@ def test_curves_intervals_and_points_are_drawn_with_their_names(tmp_path):
     (svg,) = re.findall(r'<svg class="intervals".*?</svg>', html, re.DOTALL)
     widths = [float(b) - float(a) for a, b in re.findall(r'class="bar" d="M([0-9.]+),[0-9.]+H([0-9.]+)"', svg)]
     assert widths[1] == pytest.approx(2 * widths[0], abs=0.2) and widths[2] == 0
+
+
+def test_a_curve_keeps_its_colour_whatever_its_values():
+    for last in (0.1, 0.9):
+        svg = lines_svg(Lines({"a": [0.5, last], "b": [0.5, 0.5]}, "level", "accuracy"), "curves")
+        assert re.search(r'class="s0"[^>]*>a<', svg) and re.search(r'class="s1"[^>]*>b<', svg)
