@@ -43,7 +43,7 @@ def _publish(name: str, text: str) -> None:
     from mmjax.study.document import about, fill
     from mmjax.train.run import environment
 
-    made = about(f"python experiments/benchmark.py {' '.join(sys.argv[1:])}", [environment(PACKAGES)], PACKAGES)
+    made = about([environment(PACKAGES)], PACKAGES)
     print(f"{made}\n{text}")
     if F.document:
         fill(F.document, f"{made}\n{text}", name)

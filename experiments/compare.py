@@ -50,7 +50,8 @@ def main() -> None:
         worker.wait()
     results = compare.read(workdir, plan)
     found = comparison.compared(plan, results)
-    made = about(f"python experiments/compare.py {' '.join(sys.argv[1:])}", [here], ("jax", "flax", "optax"))
+    units = [unit for of in results.values() for unit in of]
+    made = about([here], ("jax", "flax", "optax"), work=f"{len(units)} units, {sum(u['seconds'] for u in units) / 60:.0f} minutes in all")
     text = f"{made}\n{comparison.markdown(found)}"
     for name, content in {
         "comparison.md": text,

@@ -3,8 +3,6 @@
 python experiments/fusions.py [--document docs/fusion.md]
 """
 
-import sys
-
 import _cli
 from absl import flags
 
@@ -14,8 +12,7 @@ def main() -> None:
     from mmjax.study.fusions import markdown
     from mmjax.train.run import environment
 
-    command = " ".join(["python experiments/fusions.py", *sys.argv[1:]])
-    text = f"{about(command, [environment()], ('jax', 'flax'))}\n{markdown()}"
+    text = f"{about([environment()], ('jax', 'flax'))}\n{markdown()}"
     print(text)
     if flags.FLAGS.document:
         fill(flags.FLAGS.document, text)

@@ -42,7 +42,6 @@ def main() -> None:
         environments.append(json.loads((workdir / "environment.json").read_text()))
     seconds = ", ".join(f"{r['time/train_s']:.0f}" for r in results)
     made = about(
-        f"python experiments/seeds.py {' '.join(sys.argv[1:])}",
         environments,
         ("jax", "flax", "optax"),
         **{"seconds of training per seed": seconds},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> 
     return "\n".join([lines[0], "|---" * left + "|--:" * (len(head) - left) + "|", *lines[1:], ""])
 
 
-def about(command: str, environments: Sequence[Mapping[str, Any]], packages: Sequence[str], **more: Any) -> str:
-    """A list of what made some figures: the command, and what the environments of the runs say of commit, machine and versions."""
+def about(environments: Sequence[Mapping[str, Any]], packages: Sequence[str], **more: Any) -> str:
+    """A list of what made some figures: this process's command, as a shell takes it, and the runs' commit, machine and versions."""
     last = environments[-1]
     lines = {
-        "command": f"`{command}`",
+        "command": f"`{shlex.join(['python', *sys.argv])}`",
         "commit": ", ".join(dict.fromkeys(f"{e['git_commit']}{' with changes' if e['git_changes'] else ''}" for e in environments)),
         "hardware": f"{last['cpu_cores']} cores of {last['cpu']}, {last['devices']}",
         "versions": ", ".join(f"{k} {v}" for k, v in last["versions"].items() if k in packages and v != "not installed"),

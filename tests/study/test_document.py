@@ -21,11 +21,12 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
         fill(tmp_path / "nowhere.md", "x")
 
 
-def test_what_made_a_table_is_said_once():
+def test_what_made_a_table_is_said_once(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["x.py", "--metrics", "a|b"])
     versions = {"jax": "1.2", "torch": "not installed", "six": "3"}
-    text = about("python x.py", [{**ENVIRONMENT, "versions": versions}] * 2, ("jax", "torch"), seconds=5)
+    text = about([{**ENVIRONMENT, "versions": versions}] * 2, ("jax", "torch"), seconds=5)
     expected = [
-        "command: `python x.py`",
+        "command: `python x.py --metrics 'a|b'`",
         "commit: abc with changes",
         "hardware: 2 cores of CPU, 1 x cpu",
         "versions: jax 1.2",
