@@ -26,4 +26,6 @@ def compare(run, by, corruptions, folds):
     c.select = "validation/classification/accuracy"
     c.score = "test/classification/accuracy"
     c.by = by
+    label = run.objectives.label.to_dict()
+    c.rows = [("late_average", {"model.fusion": {"name": "decision"}, "objectives": {"unimodal": {**label, "name": "unimodal"}}})]
     return c

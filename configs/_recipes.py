@@ -4,6 +4,9 @@ RECIPES = {
     "modality_dropout": {"data.modality_dropout": 0.3},  # Neverova et al., 2015
     "no_modality_dropout": {"data.modality_dropout": None},
     "unimodal": {"model.unimodal": True, "objectives.unimodal": {"name": "unimodal", "weight": 0.5}},  # Vielzeuf et al., 2018
+    "gradient_blending": {"model.unimodal": True, "objectives.label.name": "gradient_blending"},  # Wang et al., 2020
+    "ogm_ge": {"objectives.ogm_ge": {"name": "ogm_ge"}},  # Peng et al., 2022
+    "rmfe": {"objectives.rmfe": {"name": "rmfe", "weight": 1e-4}},  # Gat et al., 2020
     "mixup": {"model.mixup": 0.4},  # Verma et al., 2019
     "distillation": {"objectives.distillation": {"name": "distillation", "weight": 0.5}},  # Hinton et al., 2015
     "cca": {"objectives.cca": {"name": "cca", "weight": 0.1}},  # Andrew et al., 2013

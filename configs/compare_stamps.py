@@ -24,5 +24,5 @@ def get_config(arg=""):
     noise = dict(image={}, audio=dict(white_noise=(10, 0, -10)), text=dict(typos=(0.1, 0.2, 0.3)))
     c = compare(run, "group", noise, 2 if arg.smoke else arg.folds)
     c.fusions = TWELVE
-    c.rows = [(f"concat, {name}", changes) for name, changes in RECIPES.items() if name != "modality_dropout"]  # all others have it
+    c.rows += [(f"concat, {name}", changes) for name, changes in RECIPES.items() if name != "modality_dropout"]  # all others have it
     return c

@@ -25,6 +25,25 @@ def confident(log_p: Float[Array, "*B"]) -> Float[Array, "*B"]:
     return jnp.maximum(-jnp.expm1(log_p), 1e-7)
 
 
+def alone(batch: Batch, modality: str) -> Batch:
+    """The batch as of rows that have this modality and no other."""
+    return {**batch, **{f"{m}/present": jnp.zeros_like(contract.present(batch, m)) for m in contract.streams(batch) if m != modality}}
+
+
+def check_logits(name: str, output: str, target: str, batch: Batch, outputs: Outputs) -> None:
+    """What an objective that compares modalities by their answers needs.
+
+    Raises:
+        ConfigError: the model gives no such logits, there is no such target, or fewer than two modalities.
+    """
+    if output not in outputs:
+        raise ConfigError(f"{name}: the model gives no {output!r}.{nearest(output, outputs)}")
+    if target not in batch:
+        raise ConfigError(f"{name}: the data have no {target!r}: let data.pp read it.")
+    if len(contract.streams(batch)) < 2:
+        raise ConfigError(f"{name}: there is one modality alone, and nothing to compare it with.")
+
+
 class Supervised:
     """A loss of one output against one target, over the rows that have the target.
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, PRNGKeyArray
 from mmjax import contract
 from mmjax.config import ConfigError, nearest
 from mmjax.contract import Batch, Context, Loss, Outputs
-from mmjax.objectives._supervised import mean_of
+from mmjax.objectives._supervised import alone, mean_of
 from mmjax.ops.masks import zero_where_not
 
 
@@ -62,8 +62,7 @@ class Distillation:
         teacher = jax.lax.stop_gradient(outputs[self.output].astype(jnp.float32)) / self.temperature
         terms, weights = {}, []
         for m in self.students or every:
-            alone = {f"{n}/present": jnp.zeros_like(here[n]) for n in every if n != m}
-            student = ctx.forward({**batch, **alone}, train=True)[self.output].astype(jnp.float32) / self.temperature
+            student = ctx.forward(alone(batch, m), train=True)[self.output].astype(jnp.float32) / self.temperature
             rows = here[m] & jnp.stack([here[n] for n in every if n != m]).any(axis=0)
             p, q = (jax.nn.log_softmax(zero_where_not(rows, logits)) for logits in (teacher, student))
             terms[m] = self.temperature**2 * mean_of((jnp.exp(p) * (p - q)).sum(axis=1), rows.astype(jnp.float32))

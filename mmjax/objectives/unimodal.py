@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from mmjax import contract
-from mmjax.config import ConfigError, nearest
+from mmjax.config import ConfigError, check_call, nearest
 from mmjax.contract import Batch, Context, Loss, Outputs
 from mmjax.objectives._supervised import Supervised
 from mmjax.objectives.bce import BCE
@@ -30,16 +31,17 @@ class Unimodal:
     Args:
         target: what is predicted.
         weights: {modality: factor}; what it leaves out has 1.
+        of: arguments of the loss, that of the target's kind, such as smoothing=0.1.
     """
 
     batch_wise = False
 
-    def __init__(self, target: str = "label", weights: Mapping[str, float] | None = None):
+    def __init__(self, target: str = "label", weights: Mapping[str, float] | None = None, **of: Any):
         kind = target.split("_", 1)[0]
         if kind not in OF:
             raise ConfigError(f"unimodal: target={target!r} should begin with one of {', '.join(OF)}.")
         self.target, self.weights, self.suffix = target, dict(weights or {}), "prediction" if kind == "value" else "logits"
-        self._of: Supervised = OF[kind](target=target)
+        self._of: Supervised = OF[kind](**check_call(OF[kind], {**of, "target": target}, f"objectives.{target}"))
 
     def _outputs(self, outputs: Outputs) -> dict[str, Array]:
         """{modality: its own output}."""

@@ -17,6 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mmjax import contract
 from mmjax.contract import BATCH_AXES, MESH_AXES, TARGETS, Context, Loss, Outputs
+from mmjax.ops.masks import zero_where_not
 from mmjax.testing.checks import assert_finite, assert_same, quick, strict
 
 BESIDE = ("valid", "present", "key")
@@ -34,8 +35,21 @@ def outputs_of(batch: Mapping[str, Any]) -> Outputs:
 
 
 def loss_of(objective: Any, params: Any, outputs: Outputs, batch: Mapping[str, Any], aux: Any = ()) -> Loss:
-    """The objective's loss at step 0, where a further pass of the model gives the same outputs."""
-    return objective(Context(params, aux, jnp.int32(0), jax.random.key(0), forward=lambda *args, **kwargs: outputs), outputs, batch)
+    """The objective's loss at step 0, where a further pass of the model gives the same outputs, but that logits move with encodings."""
+
+    def forward(batch, **_):
+        given = [
+            zero_where_not(contract.present(batch, m), batch[f"{m}/pooled"]) for m in contract.streams(batch) if f"{m}/pooled" in batch
+        ]
+        moved = sum(jnp.square(x).sum(axis=1, keepdims=True) for x in given)
+        logits = {
+            name: x + moved * jnp.arange(x.shape[1], dtype=jnp.float32)[None]
+            for name, x in outputs.items()
+            if name.endswith("/logits") and given
+        }
+        return {**outputs, **logits}
+
+    return objective(Context(params, aux, jnp.int32(0), jax.random.key(0), forward), outputs, batch)
 
 
 def value_and_grads(objective: Any) -> Callable[..., Any]:
@@ -43,7 +57,7 @@ def value_and_grads(objective: Any) -> Callable[..., Any]:
 
     def total(params, outputs, batch, aux=()):
         loss = loss_of(objective, params, outputs, batch, aux)
-        return sum(loss.terms.values()), loss
+        return sum(loss.terms.values(), jnp.zeros(())), loss
 
     return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
 
@@ -112,7 +126,8 @@ def check_absent_rows(subject: ObjectiveSubject) -> None:
     for got in others:
         assert_same(got, wanted, "With something else in absent rows")
     assert all((np.asarray(grad)[~here] == 0).all() for grad in wanted[1][1].values()), "There are gradients of absent rows."
-    assert any((np.asarray(grad)[here] != 0).any() for grad in wanted[1][1].values()), "No output has a gradient."
+    learns = any((np.asarray(grad)[here] != 0).any() for grad in wanted[1][1].values())
+    assert learns or not wanted[0][1].terms, "No output has a gradient."
 
 
 @strict

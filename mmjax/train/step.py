@@ -50,6 +50,9 @@ class Objective(Protocol):
         """Its terms, on the outputs of the model for this batch."""
         ...
 
+    # Optionally `modulate(grads, aux, key, step) -> grads`: what it makes of the gradients of all objectives' terms, after
+    # the pass that gave `aux`, its own new state.
+
 
 class Weighted(NamedTuple):
     """An objective and the factor of its terms, a function of the step."""
@@ -131,12 +134,15 @@ def make_step(
             f"optimizer.accumulate={optimizer.accumulate}: the objective {batch_wise[0]!r} compares the examples of a batch with each "
             "other, so its sum over micro-batches is another loss. Take a smaller batch or more devices."
         )
+    modulators = {name: objective.modulate for name, (objective, _) in objectives.items() if hasattr(objective, "modulate")}
     gradient = partial(_plain if optimizer.accumulate == 1 else _accumulated, model, objectives, optimizer)
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         trained, frozen = optimizer.split(state.params)
         grads, metrics, stats, aux = gradient(state, trained, frozen, key, batch_pp(batch, state.fitted, key))
+        for name, modulate in modulators.items():
+            grads = modulate(grads, aux[name], fold_name(key, f"{name}/modulate"), state.step)
         new_trained, opt = optimizer.update(grads, state.opt[PHASE], trained, state.step)
         params = merge(new_trained, frozen)
         metrics |= {"grad_norm": optax.tree.norm(grads), "lr": optimizer.schedule(state.step)}
