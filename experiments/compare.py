@@ -52,7 +52,7 @@ def main() -> None:
     found = comparison.compared(plan, results)
     units = [unit for of in results.values() for unit in of]
     made = about([here], ("jax", "flax", "optax"), work=f"{len(units)} units, {sum(u['seconds'] for u in units) / 60:.0f} minutes in all")
-    text = f"{made}\n{comparison.markdown(found)}"
+    text = f"{made}\n{comparison.markdown(found)}\n{comparison.more(found, results)}"
     for name, content in {
         "comparison.md": text,
         "comparison.csv": comparison.to_csv(found),
@@ -67,7 +67,7 @@ def main() -> None:
         comparison.pictures(found),
         comparison.notes(found),
     )
-    print(f"\n{text}\nPage: {page}")
+    print(f"\n{made}\n{comparison.markdown(found)}\nPage: {page}")
     if f.document:
         fill(f.document, text)
 

@@ -55,6 +55,7 @@ class Labelled(Toy):
         return {
             **row,
             "label": brightest if self.labels is None else self.labels[index],
+            "value": index / 10,
             "key": 1_000 * list(SIZES).index(self.split) + index,
         }
 

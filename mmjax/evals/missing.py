@@ -11,9 +11,9 @@ from mmjax.config import ConfigError, DataError
 from mmjax.contract import Artifact, Matrix, State, Table
 from mmjax.data.examples import has
 from mmjax.data.loader import SplitView
+from mmjax.evals._by_target import by_target
 from mmjax.evals._predictions import Predictions, Subset, every_subset, modalities, short
 from mmjax.evals.classification import Classification
-from mmjax.evals.regression import Regression
 from mmjax.ops.classification import by_class
 
 ROWS = ("complete", "any")
@@ -48,11 +48,7 @@ class Missing:
     ):
         if rows not in ROWS:
             raise ConfigError(f"missing: rows={rows!r} is unknown ({' or '.join(map(repr, ROWS))}).")
-        self.of = (
-            Regression(target, output, train, alone=False)
-            if target.split("_", 1)[0] == Regression.kind
-            else Classification(target, output, ordinal, train, alone=False)
-        )
+        self.of = by_target(target, output, ordinal, train)
         self.rows = rows
 
     def check(self, view: SplitView) -> None:

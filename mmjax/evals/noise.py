@@ -11,8 +11,8 @@ from mmjax.config import ConfigError, DataError, nearest
 from mmjax.contract import KINDS, Artifact, Lines, State, Table, kind
 from mmjax.data.loader import SplitView
 from mmjax.data.pp.builder import inserted, parse
+from mmjax.evals._by_target import FIRST, by_target
 from mmjax.evals._predictions import beside, modalities
-from mmjax.evals.classification import Classification
 from mmjax.ops.robustness import relative_robustness
 
 # By kind: what is done, at which severities, from mild to severe. Of images those of Hendrycks & Dietterich, 2019,
@@ -33,20 +33,22 @@ BEFORE = {"text": ("tokens",), "audio": ("crop_or_pad",), "image": ("value_range
 
 
 class Noise:
-    """`accuracy/<modality>/<corruption>/<level>`: how `classification` scores when one modality is corrupted, the others are not.
+    """`<figure>/<modality>/<corruption>/<level>`: how the model scores when one modality is corrupted, the others are not.
 
-    Level 0 is the clean evaluation's accuracy, exactly; levels 1, 2, ... are the severities in turn. Beside each stand
-    `chance` and `majority`. `accuracy/<modality>/<corruption>/relative` is the area under the curve (MultiBench's relative
-    robustness), and `accuracy/<modality>/relative` its mean over the modality's corruptions. What compares methods
-    (effective robustness) needs several of them: `study/comparison.py`.
+    The figure is the `accuracy` of a `label...`, the `f1_micro` of `tags...`, the `mae` of a `value...`, as `classification`
+    and `regression` have them. Level 0 is the clean evaluation's, exactly; levels 1, 2, ... are the severities in turn.
+    Beside each stands what a constant reaches (`chance`, `majority`, `mean`). `<figure>/<modality>/<corruption>/relative`
+    is the area under the curve (MultiBench's relative robustness), and `<figure>/<modality>/relative` its mean over the
+    modality's corruptions. What compares methods (effective robustness) needs several of them: `study/comparison.py`.
 
     All are over the same examples, those that have the target and any modality. Corruptions are operations of
     `mmjax/data/pp/corruptions.py`, put into the run's own: behind all others on the host, of text before `tokens`, of
     audio before `crop_or_pad`, of images before `value_range` and `hog`; what is in `data.batch_pp` comes after them.
 
     Args:
-        target, output: what is predicted, and the output if it is not `<target>/logits`.
-        train: the split that the majority is taken from.
+        target, output: what is predicted, and the output if it is not the usual one of the target.
+        ordinal: whether the logits are those of a head of `kind="ordinal"`.
+        train: the split that the constants are learned from.
         corruptions: {modality: {operation: severities}}, in the place of USUAL's for its kind; {} leaves a modality alone. A kind
             ("series") stands for all modalities of it that are not named themselves.
 
@@ -58,10 +60,11 @@ class Noise:
         self,
         target: str = "label",
         output: str | None = None,
+        ordinal: bool = False,
         train: str = "train",
         corruptions: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     ):
-        self.of = Classification(target, output, train=train, alone=False)
+        self.of, self.figure = by_target(target, output, ordinal, train), FIRST[target.split("_", 1)[0]]
         self.corruptions = {m: {name: list(levels) for name, levels in of.items()} for m, of in (corruptions or {}).items()}
 
     def check(self, view: SplitView) -> None:
@@ -75,27 +78,27 @@ class Noise:
 
     def run(self, fns: Any, state: State, view: SplitView, *, step: int, details: bool) -> Iterator[tuple[str, float | Artifact]]:
         """Yields the curves and their areas; with `details` also a picture a modality."""
-        every = modalities(view)
+        every, figure = modalities(view), self.figure
         clean = self.of.predict(fns, state, view, [every])[every]
-        constants = {name: {"accuracy": of["accuracy"]} for name, of in self.of.levels(fns, view, clean).items() if "accuracy" in of}
-        first = self.of.measure(clean.outputs, clean.targets)["accuracy"]
+        constants = {name: {figure: of[figure]} for name, of in self.of.levels(fns, view, clean).items() if figure in of}
+        first = self.of.measure(clean.outputs, clean.targets)[figure]
         curves: dict[str, dict[str, list[float]]] = {}
         for stream, name, _, pp in self._levels(view):
             found = self.of.predict(fns, state, view, [every], {stream: pp})[every]
             if not np.array_equal(found.rows, clean.rows):
                 raise DataError(f"noise: {pp} leaves other examples than the run's operations: a corruption should take none away.")
-            curves.setdefault(stream, {}).setdefault(name, [first]).append(self.of.measure(found.outputs, found.targets)["accuracy"])
+            curves.setdefault(stream, {}).setdefault(name, [first]).append(self.of.measure(found.outputs, found.targets)[figure])
         for stream, of in curves.items():
             areas = {name: relative_robustness(np.array(curve)) for name, curve in of.items()}
             for name, curve in of.items():
                 for level, value in enumerate(curve):
-                    for key, number in beside({"accuracy": value}, constants):
-                        yield key.replace("accuracy", f"accuracy/{stream}/{name}/{level}", 1), number
-                yield f"accuracy/{stream}/{name}/relative", areas[name]
-            yield f"accuracy/{stream}/relative", float(np.mean(list(areas.values())))
+                    for key, number in beside({figure: value}, constants):
+                        yield key.replace(figure, f"{figure}/{stream}/{name}/{level}", 1), number
+                yield f"{figure}/{stream}/{name}/relative", areas[name]
+            yield f"{figure}/{stream}/relative", float(np.mean(list(areas.values())))
             if details:
                 most = max(map(len, of.values()))
-                yield stream, Lines(dict(of), "level of severity, 0 is clean", "accuracy")
+                yield stream, Lines(dict(of), "level of severity, 0 is clean", figure)
                 given = self._severities(stream)
                 rows = [[name, *(f"{s:g}" for s in given[name]), *[""] * (most - len(curve))] for name, curve in of.items()]
                 yield f"{stream}_severities", Table(["corruption", *(f"level {i}" for i in range(1, most))], rows)

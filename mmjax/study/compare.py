@@ -236,8 +236,8 @@ def attempt(plan: Plan, unit: Unit) -> dict[str, Any]:
 def make(plan: Plan, unit: Unit) -> dict[str, Any]:
     """Searches, trains the seeds and measures them.
 
-    Returns `lr`, the factor that was best, `search` {factor: validation figure} where there are several, `steps`, `cost`, and `runs`, the
-    numbers of every seed by name, validation and test.
+    Returns `lr`, the factor that was best, `search` {factor: validation figure} where there are several, `steps`, `cost`, `step_seconds`,
+    and `runs`, the numbers of every seed by name, validation and test.
     """
     import jax
 
@@ -266,7 +266,8 @@ def make(plan: Plan, unit: Unit) -> dict[str, Any]:
             numbers |= side.measure(state, splits, details=which == "final")
         runs.append(numbers)
     jax.clear_caches()  # every unit compiles anew, and hundreds of them are made in one process
-    return {**found, "cost": side.cost, "lr": best, "search": {f"{lr:g}": value for lr, value in search.items()}, "runs": runs}
+    searched = {f"{lr:g}": value for lr, value in search.items()}
+    return {**found, "cost": side.cost, "step_seconds": side.step_seconds, "lr": best, "search": searched, "runs": runs}
 
 
 @lru_cache(maxsize=1)  # every unit of a fold asks for the same

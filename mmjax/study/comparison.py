@@ -22,7 +22,8 @@ from mmjax.study.document import table
 from mmjax.study.statistics import critical_difference, holm, interval, mean_ranks, sign_flip, smallest_p
 
 SINGLE = "best single modality"
-LATE = "decision"
+LATE = ("late_average", "decision")  # which of them stands for late fusion: the first that there is
+ROBUST = ", robustness"
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -149,14 +150,14 @@ def _rows(c: Comparison) -> tuple[list[str], list[list[Any]]]:
     head = ["method", "score", "interval", "std over seeds", "mean rank"]
     for name in against:
         head += [f"against {name}", f"against {name}, interval", f"against {name}, p"]  # a CSV needs columns of different names
-    head += ["parameters", "FLOPs of a step, concat = 1"]
+    head += ["parameters", f"FLOPs of a step, {BASE} = 1", f"memory of a step, {BASE} = 1"]
     rows = []
     for line in c.lines:
         score = interval(np.array(list(line.scores.values())))
         row = [line.name, score.mean, score.half, line.seeds, rank[line.name]]
         for found in against.values():
             row += [*found.get(line.name, (None, None, None))]
-        row += [line.cost["parameters"], line.cost["step_flops"] / base["step_flops"] if base else None]
+        row += [line.cost["parameters"], *(line.cost[what] / base[what] if base else None for what in ("step_flops", "peak_bytes"))]
         rows.append(row)
     return head, rows
 
@@ -183,13 +184,29 @@ def markdown(c: Comparison) -> str:
         for i in range(len(c.against)):
             difference, width, p = rest[3 * i : 3 * i + 3]
             cells += ["", ""] if difference is None else [f"{difference:+.3f} ± {width:.3f}", f"{p:.3f}"]
-        parameters, flops = rest[-2:]
-        cells += [f"{parameters:,.0f}", "" if flops is None else f"{flops:.2f}"]
+        parameters, *relative = rest[-3:]
+        cells += [f"{parameters:,.0f}", *("" if x is None else f"{x:.2f}" for x in relative)]
         shown.append(cells)
     titles = ["method", "score ± 95 %", "std over seeds", "mean rank"]
     for name in c.against:
         titles += [f"against {name}", "p"]
-    return table([*titles, "parameters", "FLOPs"], shown) + "\n" + "".join(f"- {line}\n" for line in notes(c))
+    return table([*titles, "parameters", "FLOPs", "memory"], shown) + "\n" + "".join(f"- {line}\n" for line in notes(c))
+
+
+def more(c: Comparison, results: Results) -> str:
+    """Below the main table: what is left with modalities missing or noisy, and how long it all took."""
+    found, figure = pictures(c), c.plan.score.rpartition("/")[2]
+    out = []
+    if isinstance(missing := found.get("missing modalities"), Matrix):
+        rows = [[f"`{name}`", *(f"{x:.3f}" for x in values)] for name, values in zip(missing.rows, missing.values, strict=True)]
+        out += [f"Given some of the modalities at test time, {figure}:\n", table(["method", *missing.columns], rows)]
+    noisy = {name.removesuffix(ROBUST): art for name, art in found.items() if name.endswith(ROBUST) and isinstance(art, Table)}
+    for name, art in noisy.items():
+        rows = [[f"`{row[0]}`", *("" if x is None else f"{x:.3f}" for x in row[1:])] for row in art.rows]
+        out += [f"{name}, {figure}. {art.note}\n", table(art.columns, rows)]
+    took = timing(results)
+    rows = [[f"`{row[0]}`", f"{row[1]:.1f}", f"{row[2]:.2f}", f"{row[3]:.0f}", row[4]] for row in took.rows]
+    return "\n".join([*out, f"{took.note}", "", table(took.columns, rows)])
 
 
 def notes(c: Comparison) -> list[str]:
@@ -208,6 +225,7 @@ def notes(c: Comparison) -> list[str]:
         f"Every method had {budget} and {trials} in every fold, by `{plan.select}` and a seed of its own; it was trained at the best. "
         f"{len(plan.folds)} fold{'s' * (len(plan.folds) != 1)}.",
     ]
+    out.append(f"FLOPs and memory are XLA's count for a training step, {BASE} = 1.")
     if c.chosen:
         counts = {m: c.chosen.count(m) for m in dict.fromkeys(c.chosen)}
         out.append(
@@ -282,21 +300,26 @@ def _noise(c: Comparison, figure: str) -> dict[str, Artifact]:
     for place, of in curves.items():
         lines = {method: [values[i] for i in sorted(values)] for method, values in of.items()}
         found[place.replace("/", ": ")] = Lines(lines, f"severity of {place.split('/')[1]} on {place.split('/')[0]}, 0 is clean", figure)
-        rows = []
+        rows, late_fusion = [], next((name for name in LATE if name in lines), "")
         for method, curve in lines.items():
-            late = lines.get(LATE)
+            late = lines.get(late_fusion)
             effective = effective_robustness(np.array(curve), np.array(late)) if late else None
             rows.append([method, curve[0], curve[-1], relative_robustness(np.array(curve)), effective])
-        note = f"Relative: the area under the curve. Effective: what it loses less than {LATE} (late fusion) would from the same start."
+        note = f"Relative: the area under the curve. Effective: what it loses less than {late_fusion} would from the same start."
         columns = ["method", "clean", "worst", "relative robustness", "effective robustness"]
-        found[f"{place.replace('/', ': ')}, robustness"] = Table(columns, sorted(rows, key=lambda row: -row[3]), note)
+        found[f"{place.replace('/', ': ')}{ROBUST}"] = Table(columns, sorted(rows, key=lambda row: -row[3]), note)
     return found
 
 
 def timing(results: Results) -> Table:
-    """How long the units took, which is not part of what is compared."""
-    rows = [[row, float(sum(u["seconds"] for u in units)), len(units)] for row, units in results.items()]
-    return Table(["method", "seconds", "units"], rows)
+    """How long steps and units took, which is not part of what is compared: it is another on another day."""
+    steps = {row: float(np.median([u.get("step_seconds") or np.nan for u in units])) for row, units in results.items()}
+    base = steps.get(BASE, float("nan"))
+    rows = [
+        [row, 1e3 * steps[row], steps[row] / base, float(sum(u["seconds"] for u in units)), len(units)] for row, units in results.items()
+    ]
+    note = "Steps with the reading of their batches, the median over folds; what ran beside them on the machine counts."
+    return Table(["method", "milliseconds a step", f"{BASE} = 1", "seconds", "units"], rows, note)
 
 
 def as_json(c: Comparison) -> str:

@@ -7,6 +7,7 @@ parts, and a loop inside of the program (`lax.map`) is slower still.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from mmjax.train.logging import TrainingError
 from mmjax.train.pretrained import load_parts, with_parts
 from mmjax.train.step import init_state, make_step
 
+WARM = 2  # steps that are not timed
+
 
 class Run(NamedTuple):
     """What tells one of the runs from the others."""
@@ -32,7 +35,8 @@ class Run(NamedTuple):
 class SideBySide:
     """A config ready to be trained; what is slow (reading, compiling, encoding) is done once for all runs.
 
-    `cost` is what a step of one run costs, once one was trained; see `cost.py`.
+    `cost` is what a step of one run costs, once one was trained; see `cost.py`. `step_seconds` is how long one took on the
+    mean, with the reading of its batch and without the first two, which compile.
 
     Raises:
         ConfigError, DataError: as `train` raises them, before the first step.
@@ -65,6 +69,7 @@ class SideBySide:
         )
         self._compiled: Any = None
         self.cost: dict[str, float] = {}
+        self.step_seconds = float("nan")
 
     def train(self, runs: Sequence[Run], steps: int | None = None) -> list[State]:
         """The states of the runs after their last step.
@@ -81,16 +86,18 @@ class SideBySide:
                 self._encoded = True
             batches = [self.parts.data.reseeded(run.seed).train_batches(mesh) for run in runs]
             lrs = [jnp.float32(run.lr) for run in runs]
-            losses = None
+            losses, begun = None, time.monotonic()
             if self.vmap:
                 stacked, lr = _stack(states), jnp.stack(lrs)
                 del states
-                for _ in range(steps):
+                for step in range(steps):
+                    begun = _begun(step, losses, begun)
                     stacked, metrics = self._step(stacked, _stack([next(b) for b in batches]), lr)
                     losses = metrics["loss"]
                 states = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(runs))]
             else:
-                for _ in range(steps):
+                for step in range(steps):
+                    begun = _begun(step, losses, begun)
                     read = [next(b) for b in batches]
                     if self._compiled is None:
                         self._compiled = self._step.lower(states[0], read[0], lrs[0]).compile()
@@ -101,6 +108,8 @@ class SideBySide:
             for run, fine in zip(runs, jax.device_get(finite), strict=True):
                 if not fine:
                     raise TrainingError(f"The loss of seed {run.seed} at {run.lr:g} × the learning rate is not finite after {steps} steps.")
+        if steps > WARM:
+            self.step_seconds = (time.monotonic() - begun) / (steps - WARM) / len(runs)
         self.cost = self.cost or (cost(self.parts) if self.vmap else cost_of(self._compiled, self._shapes.params, self.parts))
         return states
 
@@ -112,6 +121,14 @@ class SideBySide:
     def _begin(self, run: Run) -> State:
         fitted, pretrained = jax.tree.map(jnp.copy, (self._fitted, self._pretrained))  # a step takes the memory of what it is given
         return with_parts(self._init(jax.random.key(run.seed), self._first, fitted), pretrained)
+
+
+def _begun(step: int, losses: Any, begun: float) -> float:
+    """When the steps that count began: once those before them are over."""
+    if step != WARM:
+        return begun
+    jax.block_until_ready(losses)
+    return time.monotonic()
 
 
 def _stack(trees: Sequence[Any]) -> Any:

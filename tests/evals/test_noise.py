@@ -35,10 +35,10 @@ def view():
     return SplitView(Data({"name": "toy:Labelled"}, pp, batch_size=8, cache=True), make_mesh(), "test")
 
 
-def run(evaluator, view):
+def run(evaluator, view, model=None):
     evaluator.check(view)
     with jax.set_mesh(view.mesh):
-        return dict(evaluator.run(make_functions(Colour(), {}), STATE, view, step=1, details=True))
+        return dict(evaluator.run(make_functions(model or Colour(), {}), STATE, view, step=1, details=True))
 
 
 def test_level_0_is_the_clean_score_and_the_others_that_of_corrupted_data(view):
@@ -55,6 +55,20 @@ def test_level_0_is_the_clean_score_and_the_others_that_of_corrupted_data(view):
     assert isinstance(found["image"], Lines) and found["image"].series["occlude"] == curve
     assert isinstance(found["image_severities"], Table) and found["image_severities"].rows[0] == ["occlude", "0.3", "1"]
     assert not any("occlude" in str(name) for name in view.data._examples)  # the corrupted pictures are not kept in memory
+
+
+class Brightness(Colour):
+    """Says how bright a picture is."""
+
+    def apply(self, variables, batch, *, train):
+        return {"value/prediction": batch["image"].mean(axis=(1, 2, 3))}, {}
+
+
+def test_a_number_is_measured_by_its_error():
+    pp = {"image": "decode", "value": "number()"}
+    view = SplitView(Data({"name": "toy:Labelled"}, pp, batch_size=8), make_mesh(), "test")
+    found = run(Noise("value", corruptions={"image": {"occlude": [1.0]}}), view, Brightness())
+    assert found["mae/image/occlude/0/mean"] > 0 and found["mae/image/occlude/1"] != found["mae/image/occlude/0"]
 
 
 def test_the_usual_corruptions_of_each_kind(view):

@@ -67,7 +67,9 @@ def test_a_method_outside_the_tree_is_compared_by_its_name_and_a_broken_one_is_r
         assert "Broken, fold 0: failed (ValueError: a bug of)" in " ".join(said)
         found.append(compare.read(folder, plan))
     (one,), (again,) = (results["Idea"] for results in found)
-    assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in again.items() if k != "seconds"}  # to the last bit
+    timed = ("seconds", "step_seconds")
+    assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in again.items() if k not in timed}  # to the last bit
+    assert 0 < one["step_seconds"] < one["seconds"]
     assert set(one["search"]) == {"1", "2"} and one["search"][f"{one['lr']:g}"] == max(one["search"].values())
     assert one["runs"][0]["test/classification/accuracy"] == pytest.approx(
         np.mean([one["runs"][0][f"test/classification/accuracy/by/{k}"] for k in range(2_000, 2_020)])
@@ -75,6 +77,8 @@ def test_a_method_outside_the_tree_is_compared_by_its_name_and_a_broken_one_is_r
     c = comparison.compared(
         plan._replace(rows=compare.plan(study(modalities=False), fusion="their.ideas:Idea,their.ideas:Broken").rows), found[0]
     )
+    more = comparison.more(c, found[0])
+    assert "| method | text | text_xx | text+text_xx |" in more and "| method | milliseconds a step | concat = 1 |" in more
     assert "- Data: made up\n" in comparison.markdown(c)  # whatever its source says, such as that speech is synthetic
     assert {line.name for line in c.lines} == {"concat", "Idea"} and len(c.blocks) == 20
     assert "Failed: `Broken`, fold 0: ValueError: a bug of" in comparison.markdown(c)
@@ -119,7 +123,8 @@ def made_up(plan, unit):
         scores = {str(2 * unit.fold + i): float(rng.uniform(0.4, 0.6) + 0.2 * (unit.row.name == "gated") + 0.01 * seed) for i in range(2)}
         numbers = {f"{plan.score}/by/{k}": v for k, v in scores.items()} | {f"{plan.score}/by/{k}/n": 10.0 for k in scores}
         runs.append({plan.score: float(np.mean([*scores.values()])), plan.select: 0.5 + 0.1 * (unit.row.name == "only_text"), **numbers})
-    return {"cost": {"parameters": 10.0, "step_flops": 5.0 + len(unit.row.name)}, "steps": 3, "lr": 1.0, "search": {}, "runs": runs}
+    cost = {"parameters": 10.0, "step_flops": 5.0 + len(unit.row.name), "peak_bytes": 8.0 * len(unit.row.name)}
+    return {"cost": cost, "step_seconds": 0.01 * len(unit.row.name), "seconds": 1.0, "steps": 3, "lr": 1.0, "search": {}, "runs": runs}
 
 
 @pytest.fixture
@@ -184,6 +189,9 @@ def test_the_table_is_what_a_statistician_would_compute(quick, tmp_path):
     gated = dict(zip(head, next(row for row in rows if row[0] == "gated"), strict=True))
     low, high = stats.ttest_1samp(scores("gated"), 0).confidence_interval(0.95)
     assert [float(gated["score"]), float(gated["interval"])] == pytest.approx([(low + high) / 2, (high - low) / 2])
+    cost = {row: 8 * len(row) for row in ("gated", "concat")}
+    assert float(gated["memory of a step, concat = 1"]) == pytest.approx(cost["gated"] / cost["concat"])
+    assert comparison.timing(results).rows[1][1:3] == pytest.approx([50.0, 5 / 6])
     p = {}
     for row in ("gated", "only_text", "only_text_xx"):
         pair = (scores(row), scores("concat"))
