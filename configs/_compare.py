@@ -22,7 +22,7 @@ def compare(run, by, corruptions, folds):
     c.run = run
     c.folds = [{"data.source.fold": fold} for fold in range(folds)]
     c.options = dict(width=64, depth=2, own_depth=1)  # by default 256 wide and 4 deep, which would be most of the cost
-    c.search = (0.5, 1.0, 2.0)
+    c.search = (1.0, 2.0, 4.0)  # of a learning rate that is meant for longer runs
     c.select = "validation/classification/accuracy"
     c.score = "test/classification/accuracy"
     c.by = by

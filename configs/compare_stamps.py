@@ -3,7 +3,7 @@
     python experiments/compare.py --config configs/compare_stamps.py --workdir runs/compare_stamps --seeds=5 --processes=2
 
 Five folds, in which every stamp is tested once by models that saw nothing of its group; intervals and tests are over groups.
-Pictures go through their frozen encoder once; speech is heard by a smaller encoder than that of fuse_stamps.py, for less time.
+Pictures go through their frozen encoder once; texts and speech have smaller encoders than in fuse_stamps.py, for less time.
 """
 
 from typing import Any
@@ -18,9 +18,11 @@ from mmjax.config import parse_arg
 def get_config(arg=""):
     arg = parse_arg(arg, smoke=False, folds=5, root="/usr/share/tuxpaint/stamps")
     run: Any = fuse_stamps.get_config(f"smoke={arg.smoke},fold=0,root={arg.root}")
-    run.steps = 2 if arg.smoke else 150
+    run.steps = 2 if arg.smoke else 100
     run.data.batch_pp[SPEECH] = "log_mel(32, window=0.04, hop=0.04)|spec_augment(1, 6, 4)"
-    run.model.encoders[SPEECH].blocks = ((8, 2), (16, 2)) if arg.smoke else ((16, 2), (32, 2), (64, 2))
+    run.model.encoders["text"].width = 32 if arg.smoke else 64
+    run.model.encoders[SPEECH].blocks = ((8, 2), (16, 2)) if arg.smoke else ((8, 2), (16, 2), (32, 2))
+    run.data.pp[SPEECH] = "choose|decode|crop_or_pad(2)"
     noise = dict(image={}, audio=dict(white_noise=(10, 0, -10)), text=dict(typos=(0.1, 0.2, 0.3)))
     c = compare(run, "group", noise, 2 if arg.smoke else arg.folds)
     c.fusions = TWELVE

@@ -94,7 +94,7 @@ def cache() -> None:
     folder = os.environ.get("MMJAX_CACHE", str(Path.home() / ".cache" / "mmjax"))
     if folder:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder) / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _short(error: BaseException) -> str:

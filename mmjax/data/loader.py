@@ -81,6 +81,7 @@ class Data:
         self._run: Data | None = None
         self._encode: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None = None
         self._encoded: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+        self._fitted: dict[Mesh, dict[str, Any]] = {}
         self._sources: dict[str, Source] = {}
         self._tokenizer: Tokenizer | None = None
         self._examples: dict[Any, Examples] = {}
@@ -238,6 +239,11 @@ class Data:
         Raises:
             DataError: what is fitted is not finite.
         """
+        if mesh not in self._fitted:
+            self._fitted[mesh] = self._fit(mesh)
+        return self._fitted[mesh]
+
+    def _fit(self, mesh: Mesh) -> dict[str, Any]:
         pp = {stream: self.pp[stream] for stream in self.batch_pp.fits}
         if not pp:
             return {}
@@ -250,10 +256,11 @@ class Data:
                 raise DataError(f"{what}: values of the training examples are NaN or infinite, or none of them is valid.")
         return found
 
-    def encode(self, encode: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> None:
+    def encode(self, encode: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None) -> None:
         """From here on batches carry the `encoded` streams as their encodings, wherever they are read by the run's operations.
 
-        `encode(stream, batch)` gives what stands for the stream in a batch.
+        `encode(stream, batch)` gives what stands for the stream in a batch; what was encoded before stays. With None they are
+        as they were.
         """
         self._encode = encode
 
@@ -356,11 +363,12 @@ class Data:
 
     def _placed(self, batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
         sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
-        place = partial(jax.make_array_from_process_local_data, sharding)
+        alone = jax.process_count() == 1  # a third of the time, where there is nothing to put together
+        place = partial(jax.device_put, device=sharding) if alone else partial(jax.make_array_from_process_local_data, sharding)
         ahead: deque = deque()
         try:
             for batch in batches:
-                ahead.append(jax.tree.map(place, batch))
+                ahead.append(place(batch) if alone else jax.tree.map(place, batch))
                 if len(ahead) > self.prefetch:
                     yield ahead.popleft()
         except UserError as error:  # grain adds lines about itself to what is raised in its threads

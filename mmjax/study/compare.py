@@ -196,13 +196,16 @@ def _claimed(path: Path) -> Iterator[bool]:
 def work(workdir: Path, plan: Plan, say: Callable[[str], None] = print) -> None:
     """Makes every unit that no other process has made or is making, and waits for those; failures are results, too."""
     todo, begun = [unit for unit in units(workdir, plan) if not unit.path.exists()], time.monotonic()
-    left = todo
+    left, made = todo, 0
     while left:
         for unit in left:
             with _claimed(unit.path) as mine:
                 if mine:
                     found = attempt(plan, unit)
                     write_atomic(unit.path, json.dumps(found))
+                    made += 1
+                    if made % 8 == 0:
+                        _forget()
             if mine:
                 n = sum(not other.path.exists() for other in todo)
                 minutes = n * (time.monotonic() - begun) / (len(todo) - n) / 60
@@ -239,13 +242,15 @@ def make(plan: Plan, unit: Unit) -> dict[str, Any]:
     Returns `lr`, the factor that was best, `search` {factor: validation figure} where there are several, `steps`, `cost`, `step_seconds`,
     and `runs`, the numbers of every seed by name, validation and test.
     """
-    import jax
-
     from mmjax.study.cost import cost
-    from mmjax.study.side_by_side import Run, SideBySide
+    from mmjax.study.side_by_side import Run, SideBySide, reads
 
     config = changed(plan.run, unit.row.changes, plan.folds[unit.fold])
-    side = SideBySide(config, plan.vmap)
+    key = reads(config)
+    side = SideBySide(config, plan.vmap, _read.get(key))
+    if key not in _read:
+        _read.clear()
+    _read[key] = side.parts.data
     told = [text for text in side.parts.data.source("train").describe().values() if isinstance(text, str)]
     found: dict[str, Any] = {"steps": config["steps"], "data": " ".join(told)}
     if plan.equal == "flops" and unit.row.name != BASE:
@@ -265,7 +270,6 @@ def make(plan: Plan, unit: Unit) -> dict[str, Any]:
             splits = {name: when[which] for name, (_, when) in side.parts.evals.items() if when[which]}
             numbers |= side.measure(state, splits, details=which == "final")
         runs.append(numbers)
-    jax.clear_caches()  # every unit compiles anew, and hundreds of them are made in one process
     searched = {f"{lr:g}": value for lr, value in search.items()}
     return {**found, "cost": side.cost, "step_seconds": side.step_seconds, "lr": best, "search": searched, "runs": runs}
 
@@ -275,6 +279,16 @@ def _step_flops(config: str) -> float:
     from mmjax.study.cost import cost
 
     return cost(parts_of(json.loads(config)))["step_flops"]
+
+
+_read: dict[str, Any] = {}  # the data of the last unit, which mostly are those of the next
+
+
+def _forget() -> None:
+    """Compiled programs: every unit has its own, and hundreds of units are made in one process."""
+    import jax
+
+    jax.clear_caches()
 
 
 def read(workdir: Path, plan: Plan) -> dict[str, list[dict[str, Any]]]:

@@ -7,6 +7,7 @@ parts, and a loop inside of the program (`lax.map`) is slower still.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.contract import State
+from mmjax.data.loader import Data
 from mmjax.study.cost import cost, cost_of
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.evaluation import check_evaluators, evaluate
@@ -32,8 +34,18 @@ class Run(NamedTuple):
     lr: float = 1.0  # factor on the config's learning rate
 
 
+def reads(config: Mapping[str, Any]) -> str:
+    """What decides what a run reads: its data, and the frozen encoders that `data.encoded` streams went through."""
+    encoded = config["data"].get("encoded", ())
+    encoders, sources = config["model"].get("encoders", {}), config.get("init_from") or {}
+    through = {m: (encoders.get(m), sources.get(m)) for m in encoded}
+    return json.dumps([config["data"], config.get("seed", 0), through, config.get("mesh")], sort_keys=True, default=str)
+
+
 class SideBySide:
     """A config ready to be trained; what is slow (reading, compiling, encoding) is done once for all runs.
+
+    `data` are those of another one whose `reads` are the same: then reading and encoding were done before.
 
     `cost` is what a step of one run costs, once one was trained; see `cost.py`. `step_seconds` is how long one took on the
     mean, with the reading of its batch and without the first two, which compile.
@@ -42,9 +54,10 @@ class SideBySide:
         ConfigError, DataError: as `train` raises them, before the first step.
     """
 
-    def __init__(self, config: Any, vmap: bool | None = None):
-        self.parts: Parts = parts_of(config)
+    def __init__(self, config: Any, vmap: bool | None = None, data: Data | None = None):
+        self.parts: Parts = parts_of(config, data=data)
         self.vmap = jax.default_backend() != "cpu" if vmap is None else vmap
+        self.parts.data.encode(None)  # what was encoded for another run stays, for the time when these are at that point
         self.parts.open_data()
         with jax.set_mesh(self.parts.mesh):
             check_evaluators(self.parts)
@@ -84,7 +97,7 @@ class SideBySide:
             if not self._encoded:
                 self.parts.encode(states[0])  # by frozen encoders, the same in all runs
                 self._encoded = True
-            batches = [self.parts.data.reseeded(run.seed).train_batches(mesh) for run in runs]
+            batches = {run.seed: self.parts.data.reseeded(run.seed).train_batches(mesh) for run in runs}
             lrs = [jnp.float32(run.lr) for run in runs]
             losses, begun = None, time.monotonic()
             if self.vmap:
@@ -92,16 +105,17 @@ class SideBySide:
                 del states
                 for step in range(steps):
                     begun = _begun(step, losses, begun)
-                    stacked, metrics = self._step(stacked, _stack([next(b) for b in batches]), lr)
+                    read = {seed: next(b) for seed, b in batches.items()}
+                    stacked, metrics = self._step(stacked, _stack([read[run.seed] for run in runs]), lr)
                     losses = metrics["loss"]
                 states = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(runs))]
             else:
                 for step in range(steps):
                     begun = _begun(step, losses, begun)
-                    read = [next(b) for b in batches]
+                    read = {seed: next(b) for seed, b in batches.items()}
                     if self._compiled is None:
-                        self._compiled = self._step.lower(states[0], read[0], lrs[0]).compile()
-                    both = [self._compiled(s, batch, lr) for s, batch, lr in zip(states, read, lrs, strict=True)]
+                        self._compiled = self._step.lower(states[0], read[runs[0].seed], lrs[0]).compile()
+                    both = [self._compiled(s, read[run.seed], lr) for s, run, lr in zip(states, runs, lrs, strict=True)]
                     states = [state for state, _ in both]
                     losses = jnp.stack([metrics["loss"] for _, metrics in both])
             finite = jnp.isfinite(losses) if losses is not None else jnp.ones(len(runs), bool)

@@ -152,8 +152,8 @@ def _constant(value: float, step: Any) -> jax.Array:
 EVAL_KEYS = ("every", "split", "final", "data")
 
 
-def parts_of(config: Any, workdir: Path | None = None) -> Parts:
-    """The parts that a config describes.
+def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None) -> Parts:
+    """The parts that a config describes; `data`, where what it says of them was built before.
 
     Raises:
         ConfigError: a name that does not resolve, an unknown or missing key (with the nearest known one), values that
@@ -171,7 +171,7 @@ def parts_of(config: Any, workdir: Path | None = None) -> Parts:
 
     check_init_from(config["init_from"], workdir)
     check_call(Data, config["data"], "data", provided=("seed", "workdir", "path"))
-    data = Data(**config["data"], seed=config["seed"], workdir=workdir)
+    data = data or Data(**config["data"], seed=config["seed"], workdir=workdir)
     mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
     model = build("models", config["model"], "model")
     objectives = _objectives(config["objectives"], steps)
