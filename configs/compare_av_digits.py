@@ -13,8 +13,8 @@ from mmjax.config import parse_arg
 def get_config(arg=""):
     arg = parse_arg(arg, smoke=False, folds=5, images="digits", speech="espeak")
     run = fuse_av_digits.get_config(f"smoke={arg.smoke},images={arg.images},speech={arg.speech}")
-    run.steps = 2 if arg.smoke else 120
-    noise = dict(image=dict(pixel_noise=(0.1, 0.2, 0.4)), audio=dict(white_noise=(-10, -15, -20)))
+    run.steps = 2 if arg.smoke else 100
+    noise = dict(image=dict(pixel_noise=(0.2, 0.4)), audio=dict(white_noise=(-10, -20)))
     c = compare(run, "voice", noise, 2 if arg.smoke else arg.folds)
     c.fusions = TWELVE
     return c

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.study.side_by_side import Run, SideBySide
+from mmjax.config import changed
+from mmjax.study.side_by_side import Run, SideBySide, reads
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.logging import TrainingError
 from mmjax.train.loop import train
@@ -38,6 +39,31 @@ def test_a_run_is_that_of_train_to_the_bit(side, tmp_path):
     assert side.cost["step_flops"] > 6 * 16 * sizes["model"] / 10 and side.cost["peak_bytes"] > state
     numbers = side.measure(second, {"retrieval": "test"}, details=True)
     assert numbers and all(results[name] == value for name, value in numbers.items())
+
+
+def test_data_of_another_run_change_nothing():
+    """Pictures are encoded once for both; what differs in the second is no part of what it reads."""
+    frozen = {
+        "data__encoded": ["image"],
+        "data__pp__image": "decode",
+        "data__batch_pp": {"image": "normalise"},
+        "optimizer__rules": [("model/image/.*", {"freeze": True}), (".*", {})],
+        "evals": {"retrieval": {"name": "retrieval", "baseline": None}},
+        "steps": 2,
+    }
+    first, second = toy_config(**frozen), toy_config(**frozen, optimizer__lr=0.02)
+    assert reads(first) == reads(second) != reads(toy_config(**frozen, data__batch_size=8))
+    assert reads(first) != reads(changed(first, {"model.encoders.image.width": 8}))
+    before = SideBySide(first)
+    before.train([Run(0), Run(1)])
+    found = []
+    for data in (None, before.parts.data):
+        side = SideBySide(second, data=data)
+        states = side.train([Run(0), Run(0, lr=0.5), Run(1)])  # two of one seed share its batches
+        found.append([s.params for s in states] + [side.measure(states[0], {"retrieval": "test"}, details=False)])
+    assert side.parts.data is before.parts.data
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_vmapped_runs_are_those_of_one_after_another(side):
