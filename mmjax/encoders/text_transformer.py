@@ -1,8 +1,9 @@
 """Transformer over token ids.
 
-Causal with end-of-text pooling is CLIP's text tower (Radford et al., 2021, sec. 2.4); bidirectional with mean or
-class pooling is an encoder in BERT's manner (Devlin et al., 2019), pre-norm; bidirectional with end-of-text pooling is
-SigLIP's (Zhai et al., 2023). `variant="B"` is a published size, `"clip-B"` the text tower beside CLIP's ViT-B.
+Causal with end-of-text pooling is CLIP's text tower (Radford et al., 2021, sec. 2.4) and GPT-2 (Radford et al., 2019);
+bidirectional with mean or class pooling is an encoder in BERT's manner, with `post_norm` BERT (Devlin et al., 2019);
+bidirectional with end-of-text pooling is SigLIP's (Zhai et al., 2023). `variant="B"` is a published size, `"clip-B"` the text
+tower beside CLIP's ViT-B, `"bert-B"`, `"roberta-B"`, `"minilm-L6"` and `"gpt2"` are the models of these names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from mmjax.contract import Encoding
 from mmjax.nn.transformer import SIZES, Dtype, Transformer
 from mmjax.ops.masks import masked_last, masked_mean, masks_of, zero_where_not
 
+BERT = {"causal": False, "pool": "class", "post_norm": True, "activation": "gelu_exact", "norm_epsilon": 1e-12}
+GPT2 = {"": (768, 12, 12), "-medium": (1024, 24, 16), "-large": (1280, 36, 20), "-xl": (1600, 48, 25)}
 CLIP = {"depth": 12, "activation": "quick_gelu", "norm_epsilon": 1e-5}
 
 
@@ -35,8 +38,20 @@ class TextTransformer(nn.Module):
     activation: str = "gelu"  # of `nn/transformer.py`
     norm_epsilon: float = 1e-6
     remat: bool = False  # less memory for more time
+    post_norm: bool = False  # sums are normalised, as in BERT, and not what goes into them
 
-    variants = {**SIZES, "clip-B": {"width": 512, "heads": 8, **CLIP}, "clip-L": {"width": 768, "heads": 12, **CLIP}}
+    variants = {
+        **SIZES,
+        "clip-B": {"width": 512, "heads": 8, **CLIP},
+        "clip-L": {"width": 768, "heads": 12, **CLIP},
+        "bert-B": {**SIZES["B"], **BERT},
+        "bert-L": {**SIZES["L"], **BERT},
+        "roberta-B": {**SIZES["B"], **BERT, "norm_epsilon": 1e-5},
+        "roberta-L": {**SIZES["L"], **BERT, "norm_epsilon": 1e-5},
+        "minilm-L6": {"width": 384, "depth": 6, "heads": 12, **BERT, "pool": "mean"},
+        "minilm-L12": {"width": 384, "depth": 12, "heads": 12, **BERT, "pool": "mean"},
+        **{f"gpt2{n}": {"width": w, "depth": d, "heads": h, "norm_epsilon": 1e-5} for n, (w, d, h) in GPT2.items()},
+    }
 
     @nn.compact
     def __call__(
@@ -63,6 +78,7 @@ class TextTransformer(nn.Module):
             self.activation,
             self.norm_epsilon,
             self.remat,
+            self.post_norm,
             name="transformer",
         )(tokens, valid, train=train)
         return Encoding(tokens, valid, self._pooled(tokens, valid), present, stages=stages)

@@ -3,7 +3,8 @@
 Pooling by class token (the paper), mean, or an attention pool (Zhai et al., 2022); sin-cos positions after Beyer et
 al., 2022, 'Better plain ViT baselines for ImageNet-1k'; registers after Darcet et al., 2024, 'Vision Transformers
 Need Registers'. Takes images of any size that the patch divides. `variant="B/16"` is a published size; `"clip-B/16"`
-has CLIP's details as well (Radford et al., 2021, sec. 2.4, and the released models).
+has CLIP's details as well (Radford et al., 2021, sec. 2.4, and the released models), `"vit-B/16"` those of the paper's and of
+MAE's (He et al., 2022), `"dinov2-B/14"` and `"dinov2-reg-B/14"` those of DINOv2 (Oquab et al., 2023).
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ CLIP = {
 }
 VARIANTS = {f"{size}/{patch}": {"patch": patch, **SIZES[size]} for size, patches in PATCHES.items() for patch in patches}
 CLIP_VARIANTS = {f"clip-{size}": {**VARIANTS[size], **CLIP} for size in ("B/32", "B/16", "L/14")}
+PAPER = {"pool": "class", "class_position": True, "activation": "gelu_exact"}
+PAPER_VARIANTS = {f"vit-{size}": {**sizes, **PAPER, "norm_epsilon": 1e-12} for size, sizes in VARIANTS.items() if size[0] in "TSBLH"}
+DINOV2_VARIANTS = {
+    f"dinov2-{more}{size}/14": {"patch": 14, **SIZES[size], **PAPER, "registers": count}
+    for size in ("S", "B", "L")
+    for more, count in (("", 0), ("reg-", 4))
+}
 
 
 def sincos_2d(height: int, width: int, dim: int) -> Float[np.ndarray, "N D"]:
@@ -61,7 +69,7 @@ class ViT(nn.Module):
     norm_epsilon: float = 1e-6
     remat: bool = False  # less memory for more time
 
-    variants = {**VARIANTS, **CLIP_VARIANTS}
+    variants = {**VARIANTS, **CLIP_VARIANTS, **PAPER_VARIANTS, **DINOV2_VARIANTS}
 
     @nn.compact
     def __call__(

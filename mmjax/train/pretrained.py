@@ -63,7 +63,7 @@ def load_parts(parts: Parts, shapes: State) -> dict[str, Any]:
             _check_tokenizer(parts, part, Path(source), path)
             params, stats, found["fitted"][part] = _from_run(Path(source), part, model[part], stats, shapes.fitted.get(part, {}))
         else:
-            params, stats = _from_weights(source, path, model[part], stats)
+            params, stats = _from_weights(source, part, path, model[part], stats)
         found["params"][part] = params
         for name, tree in stats.items():
             found["stats"].setdefault(name, {})[part] = tree
@@ -83,8 +83,8 @@ def _from_run(run: Path, part: str, params: Any, stats: Mapping[str, Any], fitte
         return params, {name: tree[part] for name, tree in found.items()}, restored("fitted", {part: fitted})[part]
 
 
-def _from_weights(node: Mapping[str, Any], path: str, params: Any, stats: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    weights = build("weights", node, path).load()
+def _from_weights(node: Mapping[str, Any], part: str, path: str, params: Any, stats: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    weights = build("weights", node, path).load(part, {k: leaf.shape for k, leaf in paths(params).items()})
     placed, problems = {}, []
     for name, tree in {"params": params, **stats}.items():
         found, wanted = weights.get(name, {}), paths(tree)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class EfficientnetLite:
         if not self.path.exists():
             raise DataError(f"There are no weights {self.path}.")
 
-    def load(self) -> dict[str, dict[str, np.ndarray]]:
+    def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
         """{"params": {"stem/kernel": ...}, "batch_stats": {"stem_norm/batch/mean": ...}} of the encoder."""
         out: dict[str, dict[str, np.ndarray]] = {"params": {}, "batch_stats": {}}
         for name, x in _torch_file.read(self.path).items():

@@ -26,7 +26,7 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "efficientnet_lite.npz")
 
 @pytest.fixture(scope="module")
 def weights():
-    return Weights().load()
+    return Weights().load("image", {})
 
 
 def test_outputs_equal_the_home_implementations(weights):

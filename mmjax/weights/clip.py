@@ -1,0 +1,117 @@
+"""CLIP, as transformers, OpenAI and open_clip store it (ViT towers), part by part.
+
+init_from=dict(image=dict(name="clip", path=P), image_projection=dict(name="clip", path=P), text=..., text_projection=...)
+
+Encoders: `vit` with variant="clip-B/32" and its like, `text_transformer` with variant="clip-B", vocab=49408, 77 tokens; the
+images as CLIP normalised them, `batch_pp` "normalise(...)". Radford et al., 2021; Cherti et al., 2023 (open_clip: GELU instead
+of quick GELU but for "quickgelu" models).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmjax.config import DataError
+from mmjax.weights._files import Checkpoint
+from mmjax.weights._layers import (
+    Row,
+    below,
+    blocks,
+    converted,
+    embedding,
+    linear,
+    norm,
+    packed,
+    patches,
+    plain,
+    resized,
+    rows,
+    transposed,
+)  # fmt: skip
+
+HF_BLOCK = (
+    ("self_attn.q_proj", "attention/query", linear),
+    ("self_attn.k_proj", "attention/key", linear),
+    ("self_attn.v_proj", "attention/value", linear),
+    ("self_attn.out_proj", "attention/out", linear),
+    ("layer_norm1", "norm_1", norm),
+    ("layer_norm2", "norm_2", norm),
+    ("mlp.fc1", "mlp/in", linear),
+    ("mlp.fc2", "mlp/out", linear),
+)
+HF_IMAGE = [
+    Row("embeddings.class_embedding", "extra_tokens", rows, whole=True),
+    Row("embeddings.patch_embedding", "embedding", patches),
+    Row("embeddings.position_embedding.weight", "positions", rows, whole=True),
+    Row("pre_layrnorm", "norm_pre", norm),
+    *blocks("encoder.layers", HF_BLOCK),
+    Row("post_layernorm", "transformer/norm", norm),
+]
+HF_TEXT = [
+    Row("embeddings.token_embedding", "embedding", embedding),
+    Row("embeddings.position_embedding.weight", "positions", rows, whole=True),
+    *blocks("encoder.layers", HF_BLOCK),
+    Row("final_layer_norm", "transformer/norm", norm),
+]
+
+OPENAI_BLOCK = (
+    ("attn", "attention", packed),
+    ("attn.out_proj", "attention/out", linear),
+    ("ln_1", "norm_1", norm),
+    ("ln_2", "norm_2", norm),
+    ("mlp.c_fc", "mlp/in", linear),
+    ("mlp.c_proj", "mlp/out", linear),
+)
+OPENAI_IMAGE = [
+    Row("class_embedding", "extra_tokens", rows, whole=True),
+    Row("conv1", "embedding", patches),
+    Row("positional_embedding", "positions", rows, whole=True),
+    Row("ln_pre", "norm_pre", norm),
+    *blocks("transformer.resblocks", OPENAI_BLOCK),
+    Row("ln_post", "transformer/norm", norm),
+]
+OPENAI_TEXT = [
+    Row("token_embedding", "embedding", embedding),
+    Row("positional_embedding", "positions", rows, whole=True),
+    *blocks("transformer.resblocks", OPENAI_BLOCK),
+    Row("ln_final", "transformer/norm", norm),
+]
+NOT_TEXT = r"visual\..*|logit_scale|logit_bias|text_projection|attn_mask|context_length|input_resolution|vocab_size"
+
+# By layout, what tells it, and by part: where it lies, its rows, what else lies there.
+HF = {
+    "image": (("vision_model.",), HF_IMAGE, r".*\.position_ids"),
+    "text": (("text_model.",), HF_TEXT, r".*\.position_ids"),
+    "image_projection": (("",), [Row("visual_projection.weight", "", transposed, whole=True)], r"(?!visual_projection).*"),
+    "text_projection": (("",), [Row("text_projection.weight", "", transposed, whole=True)], r"(?!text_projection).*"),
+}
+OPENAI = {
+    "image": (("visual.",), OPENAI_IMAGE, "proj"),
+    "text": (("text.", ""), OPENAI_TEXT, NOT_TEXT),
+    "image_projection": (("visual.",), [Row("proj", "", plain, whole=True)], r"(?!proj$).*"),
+    "text_projection": (("text.", ""), [Row("text_projection", "", plain, whole=True)], r"(?!text_projection$).*"),
+}
+
+
+class Clip(Checkpoint):
+    """The towers and projections of a checkpoint: `path` is a file, a folder, or a name on the hub, as in "openai/clip-vit-base-patch32".
+
+    Raises:
+        DataError: it cannot be read, or is no CLIP of vision transformers.
+    """
+
+    def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
+        """{"params": arrays} of `image...`, `text...` or one of their projections; positions of images fit the size that is wanted."""
+        arrays = self.arrays()
+        layout = HF if "vision_model.embeddings.class_embedding" in arrays else OPENAI if "visual.class_embedding" in arrays else None
+        kind = part.split("_", 1)[0] + ("_projection" if part.endswith("_projection") else "")
+        if layout is None or kind not in layout:
+            what = "is no CLIP with vision transformers" if layout is None else f"has no part {part!r}: {', '.join(layout)}"
+            raise DataError(f"{self.path} {what}.")
+        prefixes, table, unused = layout[kind]
+        found = converted(below(arrays, *prefixes), table, unused)
+        if kind == "image" and "positions" in found and "positions" in shapes:
+            found["positions"] = resized(found["positions"], shapes["positions"][1], 1, self.path)
+        return {"params": found}

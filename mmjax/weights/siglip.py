@@ -1,0 +1,65 @@
+"""SigLIP and SigLIP 2 at fixed resolution, as transformers stores them: Zhai et al., 2023; Tschannen et al., 2025.
+
+init_from=dict(image=dict(name="siglip", path=P), text=dict(name="siglip", path=P), text_projection=dict(name="siglip", path=P))
+
+Encoders: `vit` with variant="B/16" (or as the checkpoint is called) and pool="attention", projection "none";
+`text_transformer` with variant="B", causal=False, vocab=32000 (SigLIP 2: 256000), 64 tokens, all of them valid (they were
+trained to see their padding), projection "affine".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmjax.config import DataError
+from mmjax.weights._files import Checkpoint
+from mmjax.weights._layers import Row, below, blocks, converted, embedding, linear, norm, packed, patches, resized, rows
+from mmjax.weights.clip import HF_BLOCK
+
+IMAGE = [
+    Row("embeddings.patch_embedding", "embedding", patches),
+    Row("embeddings.position_embedding.weight", "positions", rows, whole=True),
+    *blocks("encoder.layers", HF_BLOCK),
+    Row("post_layernorm", "transformer/norm", norm),
+    Row("head.probe", "pool/probe", rows, whole=True),
+    Row("head.attention", "pool/attention", packed),
+    Row("head.attention.out_proj", "pool/attention/out", linear),
+    Row("head.layernorm", "pool/norm", norm),
+    Row("head.mlp.fc1", "pool/mlp/in", linear),
+    Row("head.mlp.fc2", "pool/mlp/out", linear),
+]
+TEXT = [
+    Row("embeddings.token_embedding", "embedding", embedding),
+    Row("embeddings.position_embedding.weight", "positions", rows, whole=True),
+    *blocks("encoder.layers", HF_BLOCK),
+    Row("final_layer_norm", "transformer/norm", norm),
+]
+PARTS = {
+    "image": ("vision_model.", IMAGE, r".*\.position_ids"),
+    "text": ("text_model.", TEXT, r".*\.position_ids|head\..*"),
+    "text_projection": ("text_model.", [Row("head", "", linear)], r"(?!head\.).*"),
+}
+
+
+class Siglip(Checkpoint):
+    """The towers of a checkpoint: `path` is a file, a folder, or a name on the hub, as in "google/siglip-base-patch16-224".
+
+    Raises:
+        DataError: it cannot be read, or is no SigLIP.
+    """
+
+    def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
+        """{"params": arrays} of `image...`, `text...` or `text_projection`; positions of images fit the size that is wanted."""
+        arrays = self.arrays()
+        kind = part.split("_", 1)[0] + ("_projection" if part.endswith("_projection") else "")
+        if "vision_model.head.probe" not in arrays:
+            raise DataError(f"{self.path} is no SigLIP: it has no vision_model.head.probe.")
+        if kind not in PARTS:
+            raise DataError(f"{self.path} has no part {part!r}: {', '.join(PARTS)}.")
+        prefix, table, unused = PARTS[kind]
+        found = converted(below(arrays, prefix), table, unused)
+        if kind == "image" and "positions" in found and "positions" in shapes:
+            found["positions"] = resized(found["positions"], shapes["positions"][1], 0, self.path)
+        return {"params": found}

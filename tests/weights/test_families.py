@@ -1,0 +1,192 @@
+"""Checkpoints as the reference libraries store them, read from disk, give what these libraries give; and files that cannot be theirs.
+
+`tests/golden/make_weights.py` made the checkpoints and the numbers.
+"""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+import checks
+from mmjax.config import CheckpointError, ConfigError, DataError, build
+from mmjax.train.build import parts_of
+from mmjax.train.pretrained import load_parts
+from mmjax.weights import _files
+from mmjax.weights._layers import resized
+from toy import toy_config
+
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN = np.load(FOLDER / "weights.npz")
+TINY = {"width": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0}
+VIT = {"name": "vit", **TINY, "patch": 4}
+CLIP = {"pool": "class", "class_position": True, "pre_norm": True, "patch_bias": False, "activation": "quick_gelu", "norm_epsilon": 1e-5}
+PAPER = {"pool": "class", "class_position": True, "activation": "gelu_exact"}
+TEXT = {"name": "text_transformer", **TINY, "vocab": 50}
+BERT = {"causal": False, "pool": "class", "post_norm": True, "activation": "gelu_exact", "norm_epsilon": 1e-12}
+WAV = {"name": "wav2vec", **TINY, "convs": ((8, 6, 3), (8, 3, 2), (8, 2, 2)), "position_size": 6, "position_groups": 2, "normalise": False}
+SPEC = {"name": "spectrogram_transformer", **TINY}
+
+# file: the family, the encoder, and what it is given
+ENCODERS = {
+    "vit.safetensors": ("vit", {**VIT, **PAPER, "norm_epsilon": 1e-12}, "image"),
+    "mae.safetensors": ("vit", {**VIT, **PAPER, "norm_epsilon": 1e-12}, "image"),
+    "timm.pth": ("vit", {**VIT, **PAPER}, "image"),
+    "dinov2.safetensors": ("vit", {**VIT, **PAPER}, "image"),
+    "dinov2_reg.safetensors": ("vit", {**VIT, **PAPER, "registers": 3}, "image"),
+    "bert.safetensors": ("bert", {**TEXT, **BERT}, "text"),
+    "roberta.safetensors": ("bert", {**TEXT, **BERT}, "text"),
+    "gpt2.safetensors": ("gpt2", {**TEXT, "norm_epsilon": 1e-5}, "text"),
+    "ast.safetensors": ("ast", {**SPEC, "patch": 4, "stride": 3, "norm_epsilon": 1e-12}, "mel"),
+    "whisper.safetensors": ("whisper", {**SPEC, "stem": "convs"}, "mel"),
+    "wav2vec2.safetensors": ("wav2vec2", WAV, "wave"),
+    "wav2vec2_stable.safetensors": ("wav2vec2", {**WAV, "norm": "layer", "conv_bias": True, "pre_norm": True}, "wave"),
+    "hubert.safetensors": ("wav2vec2", WAV, "wave"),
+}
+
+
+def loaded(family, path, part, shapes):
+    """The parameters of a part, all that are wanted and no other."""
+    flat = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep="/").items()}
+    found = build("weights", {"name": family, "path": str(path)}, "init_from").load(part, flat)
+    assert {name: x.shape for name, x in found["params"].items()} == flat
+    return unflatten_dict({name: jnp.asarray(x) for name, x in found["params"].items()}, sep="/")
+
+
+def given(kind):
+    x, valid = jnp.asarray(GOLDEN[kind]), jnp.asarray(GOLDEN["valid"]) if kind == "text" else None
+    return (x.astype(jnp.int32) if kind == "text" else x), valid
+
+
+@pytest.mark.parametrize("file", ENCODERS)
+def test_an_encoder_gives_what_its_reference_gives(file):
+    family, node, kind = ENCODERS[file]
+    encoder = build("encoders", node, "encoder")
+    x, valid = given(kind)
+    shapes = jax.eval_shape(lambda: encoder.init(jax.random.key(0), x, valid, train=False))["params"]
+    params = loaded(family, FOLDER / "weights" / file, "image", shapes)
+    if file.startswith("roberta"):
+        x = jnp.where(x == 1, 2, x)  # 1 is its padding, which it finds in the ids
+    e = checks.quick(lambda params, x: encoder.apply({"params": params}, x, valid, train=False))(params, x)
+    wanted, keep = GOLDEN[f"{file.split('.')[0]}/tokens"], np.asarray(e.valid)
+    np.testing.assert_allclose(np.asarray(e.tokens)[keep], wanted[keep], atol=2e-5)
+
+
+ALIGNERS = {
+    "clip.safetensors": ("clip", {**VIT, **CLIP}, {**TEXT, "activation": "quick_gelu", "norm_epsilon": 1e-5}, {}, 8),
+    "open_clip.pt": ("clip", {**VIT, **CLIP}, {**TEXT, "activation": "quick_gelu", "norm_epsilon": 1e-5}, {}, 8),
+    "siglip.safetensors": ("siglip", {**VIT, "pool": "attention"}, {**TEXT, "causal": False}, {"image": "none", "text": "affine"}, 16),
+}
+
+
+@pytest.mark.parametrize("file", ALIGNERS)
+def test_two_towers_give_what_their_reference_gives(file):
+    """SigLIP sees its padding, so there all tokens are valid."""
+    family, image, text, projection, width = ALIGNERS[file]
+    model = build(
+        "models", {"name": "aligner", "width": width, "encoders": {"image": image, "text": text}, "projection": projection}, "model"
+    )
+    x, valid = given("text")
+    batch = {"image": jnp.asarray(GOLDEN["image"]), "text": x, "text/valid": jnp.ones_like(valid) if family == "siglip" else valid}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+    params = {part: loaded(family, FOLDER / "weights" / file, part, tree) for part, tree in shapes.items()}
+    outputs, _ = checks.quick(lambda params: model.apply({"params": params}, batch, train=False))(params)
+    for side in ("image", "text"):
+        wanted = GOLDEN[f"{file.split('.')[0]}/{side}"]
+        np.testing.assert_allclose(outputs[f"{side}/z"], wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=2e-5)
+
+
+@pytest.mark.parametrize("variant", [n.removeprefix("count/") for n in GOLDEN.files if n.startswith("count/")])
+def test_sizes_equal_the_published(variant):
+    """Less what nothing meets, the second segment, RoBERTa's first two positions, DINOv2's mask; and DINOv2's scales, which are folded."""
+    size, left_out = (224, 0) if variant.startswith("vit") else (518, 0)
+    if variant.startswith(("vit", "dinov2")):
+        node, x = {"name": "vit", "variant": variant}, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        left_out = 768 * (1 + 2 * 12) if variant.startswith("dinov2") else 0
+    else:
+        vocab, length = {"b": (30522, 512), "m": (30522, 512), "r": (50265, 512), "g": (50257, 1024)}[variant[0]]
+        node, x = {"name": "text_transformer", "variant": variant, "vocab": vocab}, jax.ShapeDtypeStruct((1, length), jnp.int32)
+    encoder = build("encoders", node, "encoder")
+    if variant[0] in "bmr":
+        left_out = (3 if variant[0] == "r" else 2) * encoder.width
+    shapes = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, train=False), x)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) + left_out == GOLDEN[f"count/{variant}"]
+
+
+def start(tmp_path, file, family, **encoder):
+    """A run that begins with weights."""
+    image = {**VIT, **PAPER, **encoder}
+    parts = parts_of(toy_config(model__encoders__image=image, init_from={"image": {"name": family, "path": str(file)}}))
+    with jax.set_mesh(parts.mesh):
+        return load_parts(parts, parts.state_shapes())
+
+
+def test_positions_are_resized_for_images_of_another_size(tmp_path):
+    """The toy's pictures have 2 x 2 patches, the checkpoint 3 x 3; the mean of what varies in no direction stays."""
+    found = start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit")["params"]["image"]["positions"]
+    assert found.shape == (1, 5, 16)
+    flat = np.concatenate([np.zeros((1, 1, 4)), np.ones((1, 9, 4))], axis=1)
+    np.testing.assert_allclose(resized(flat, 26, 1, ""), np.concatenate([np.zeros((1, 1, 4)), np.ones((1, 25, 4))], axis=1), atol=1e-6)
+    with pytest.raises(DataError, match="only square grids"):
+        resized(flat, 7, 1, "")
+
+
+def test_files_that_cannot_be_the_weights(tmp_path):
+    good = (FOLDER / "weights" / "vit.safetensors").read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(good[: len(good) // 2])
+    with pytest.raises(DataError, match="cut.safetensors cannot be read.*complete"):
+        start(tmp_path, cut, "vit")
+    with pytest.raises(DataError, match="There are no weights .*gone.safetensors"):
+        start(tmp_path, tmp_path / "gone.safetensors", "vit")
+    with pytest.raises(DataError, match="holds no checkpoint: none of model.safetensors"):
+        start(tmp_path, tmp_path, "vit")
+    with pytest.raises(DataError, match="is no vision transformer with a class token"):
+        start(tmp_path, FOLDER / "weights" / "bert.safetensors", "vit")
+    with pytest.raises(CheckpointError, match=r"another architecture.*transformer/block_01"):
+        start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit", depth=1)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit", width=32)
+    evil = tmp_path / "evil.pth"
+    evil.write_bytes(pickle.dumps({"x": Path("/")}))
+    with pytest.raises(DataError, match=r"evil.pth cannot be read"):
+        start(tmp_path, evil, "vit")
+    with pytest.raises(ConfigError, match="Did you mean 'vit'"):
+        start(tmp_path, evil, "vitt")
+
+
+def test_a_hub_name_without_a_network_is_one_line(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import huggingface_hub
+
+    def refuses(*_, **__):
+        raise OSError("no network\nand a traceback")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuses)
+    with pytest.raises(DataError, match=re.escape("the hub does not give 'google/vit-base' (no network)")) as error:
+        _files.read("google/vit-base")
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_in_several_files_of_half_precision(tmp_path):
+    """A folder with an index, as hubs have them; bfloat16 is widened where it is loaded."""
+    from safetensors.flax import save_file
+
+    arrays = _files.read(FOLDER / "weights" / "vit.safetensors")
+    names = sorted(arrays)
+    files = {f"model-0000{i}-of-00002.safetensors": names[i::2] for i in range(2)}
+    for file, part in files.items():
+        save_file({n: jnp.asarray(arrays[n], jnp.bfloat16) for n in part}, tmp_path / file)
+    index = {"weight_map": {n: file for file, part in files.items() for n in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = start(tmp_path, tmp_path, "vit")["params"]["image"]["embedding"]["kernel"]
+    whole = start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit")["params"]["image"]["embedding"]["kernel"]
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, whole, rtol=1e-2)
+    assert (np.asarray(found) != np.asarray(whole)).any()
