@@ -25,7 +25,7 @@ def get_config(arg=""):
     run.model.encoders[SPEECH].blocks = ((8, 2), (16, 2)) if arg.smoke else ((8, 2), (16, 2), (32, 2))
     run.data.pp[SPEECH] = "choose|decode|crop_or_pad(2)"
     noise = dict(image={}, audio=dict(white_noise=(5, -5)), text=dict(typos=(0.1, 0.3)))
-    c = compare(run, "group", noise, 2 if arg.smoke else arg.folds)
+    c: Any = compare(run, "group", noise, 2 if arg.smoke else arg.folds)
     c.fusions, c.search = TWELVE, (1.0, 3.0)
     c.rows += [(f"concat, {name}", changes) for name, changes in RECIPES.items() if name != "modality_dropout"]  # all others have it
     return c

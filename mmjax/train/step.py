@@ -134,7 +134,7 @@ def make_step(
             f"optimizer.accumulate={optimizer.accumulate}: the objective {batch_wise[0]!r} compares the examples of a batch with each "
             "other, so its sum over micro-batches is another loss. Take a smaller batch or more devices."
         )
-    modulators = {name: objective.modulate for name, (objective, _) in objectives.items() if hasattr(objective, "modulate")}
+    modulators = {name: fn for name, (objective, _) in objectives.items() if (fn := getattr(objective, "modulate", None))}
     gradient = partial(_plain if optimizer.accumulate == 1 else _accumulated, model, objectives, optimizer)
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
