@@ -16,6 +16,9 @@ from mmjax import config as configs
 from mmjax.config import ConfigError, UserError, build, check_call
 from mmjax.contract import BATCH_AXES, State
 from mmjax.data.loader import Data
+from mmjax.nn.adapters import NAME as ADAPTERS
+from mmjax.nn.adapters import Adapters
+from mmjax.nn.model import ModuleModel
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.logging import RunLog
 from mmjax.train.optim import Optimizer, make_schedule, paths
@@ -113,6 +116,8 @@ class Parts(NamedTuple):
                 raise ConfigError(
                     f"data.encoded: {stream!r} is encoded once, but its encoder is trained: freeze it by a rule for model/{name}/.*"
                 )
+        if any(model.part(stream) in adapted for stream in self.data.encoded for adapted in [state.params["model"].get(ADAPTERS, {})]):
+            raise ConfigError("data.encoded: an encoder with adapters changes, so what it gives cannot be kept: leave its stream out.")
         self._check_stages(state, {model.part(stream) for stream in self.data.encoded})
         given = jax.tree.map(jnp.copy, ({"params": state.params["model"], **state.stats}, state.fitted))  # a step takes the state's memory
         fn = jax.jit(self._encode, static_argnames="stream", out_shardings=NamedSharding(self.mesh, PartitionSpec()))
@@ -141,7 +146,9 @@ class Parts(NamedTuple):
         return init_state(key, batch, self.model, self.objectives, self.optimizer, self.data.batch_pp, fitted)
 
 
-def _top(*, steps, data, model, objectives, optimizer, seed=0, init_from=None, mesh=None, evals=None, checkpoint=None, log=None) -> None:
+def _top(
+    *, steps, data, model, objectives, optimizer, seed=0, adapt=None, init_from=None, mesh=None, evals=None, checkpoint=None, log=None
+) -> None:
     """The keys of a run's config."""
 
 
@@ -174,6 +181,10 @@ def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None)
     data = data or Data(**config["data"], seed=config["seed"], workdir=workdir)
     mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
     model = build("models", config["model"], "model")
+    if config.get("adapt"):
+        if not isinstance(model, ModuleModel):
+            raise ConfigError("adapt puts adapters at the modules of flax, which this model has none of.")
+        model = model.adapted(Adapters(config["adapt"]))
     objectives = _objectives(config["objectives"], steps)
     if not objectives or "model" in objectives:
         raise ConfigError("config.objectives should name at least one objective, and none 'model'.")

@@ -148,6 +148,11 @@ class Checkpoints:
         except Exception as error:
             raise self._unreadable(step, error) from error
 
+    def stored(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
+        """{path: shape} of the arrays of an item."""
+        found = self._manager.item_metadata(step)[item]
+        return _shapes(getattr(found, "tree", found))
+
     def _compare(self, step: int, wanted: Mapping[str, Any], *, whole: bool) -> None:
         """Names what differs between the stored arrays and the wanted ones; unless `whole`, there may be more of them."""
         found = self._manager.item_metadata(step)

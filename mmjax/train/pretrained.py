@@ -1,6 +1,7 @@
 """Parts of a new run's model from finished runs, or from public weights: `init_from` in a config.
 
-    init_from=dict(image="runs/clip_vit_b16")                  the run's best checkpoint, averaged where an average was kept
+    init_from=dict(image="runs/clip_vit_b16")                  the run's best checkpoint, averaged where an average was kept;
+                                                               LoRA's and DoRA's adapters are merged into it
     init_from=dict(image=dict(name="efficientnet_lite"))       a family of `mmjax/weights/`
 
 A part is what the model calls it: an encoder by its stream (`image`), or its projection (`image_projection`). Freezing
@@ -17,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import unflatten_dict
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.config import ConfigError, build, check_part, nearest
 from mmjax.contract import State
 from mmjax.data.tokenizers import Tokenizer
+from mmjax.nn.adapters import NAME as ADAPTERS
+from mmjax.nn.adapters import Adapters
 from mmjax.train.checkpoint import Checkpoints, mismatches, refuse
 from mmjax.train.optim import paths
 from mmjax.train.run import read_config
@@ -71,14 +75,23 @@ def load_parts(parts: Parts, shapes: State) -> dict[str, Any]:
 
 
 def _from_run(run: Path, part: str, params: Any, stats: Mapping[str, Any], fitted: Any) -> tuple[Any, dict[str, Any], Any]:
-    with closing(Checkpoints(run / "checkpoints", **read_config(run)["checkpoint"], read_only=True)) as checkpoints:
+    config = read_config(run)
+    with closing(Checkpoints(run / "checkpoints", **config["checkpoint"], read_only=True)) as checkpoints:
         step = checkpoints.best_step
         assert step is not None, "checked by check_init_from"
 
         def restored(item: str, wanted: Any) -> Any:
             return checkpoints.restore_some(step, item, wanted) if jax.tree.leaves(wanted) else wanted
 
-        params = restored("ema" if "ema" in checkpoints.items(step) else "params", {"model": {part: params}})["model"][part]
+        item, begin = "ema" if "ema" in checkpoints.items(step) else "params", f"model/{ADAPTERS}/{part}/"
+        place = jax.tree.leaves(params)[0].sharding.mesh
+        own = {
+            name.removeprefix("model/"): jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(place, PartitionSpec()))
+            for name, shape in (checkpoints.stored(step, item) if config.get("adapt") else {}).items()
+            if name.startswith(begin)
+        }
+        found = restored(item, {"model": {part: params, **unflatten_dict(own, sep="/")}})["model"]
+        params = Adapters(config["adapt"]).merged(found)[part] if own else found[part]
         found = restored("stats", {name: {part: tree} for name, tree in stats.items()})
         return params, {name: tree[part] for name, tree in found.items()}, restored("fitted", {part: fitted})[part]
 
