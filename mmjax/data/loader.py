@@ -40,8 +40,8 @@ class Data:
             stream's name, or by its kind (`image_view2` reads `image` where there is no field of that name).
         batch_size: global, for training and evaluation.
         batch_pp, modality_dropout: what is done on the device, as `batch_pp/__init__.py` reads it.
-        tokenizer: `dict(name="byte")`, or `dict(name="bpe", vocab=...)`, trained on the training split, or with
-            `sample=1_000_000` on the texts of so many of its examples, drawn by the seed.
+        tokenizer: `dict(name="byte")`; `dict(name="file", path=...)`, a pretrained encoder's; or `dict(name="bpe", vocab=...)`,
+            trained on the training split, or with `sample=1_000_000` on the texts of so many of its examples, drawn by the seed.
         balance: the least share of training rows that have a stream, dict(audio_sound=0.25): examples with a stream that few
             have are drawn more often, the others less. An example has a stream if it has a field for it.
         cache: whether what the operations before the first that draws give stays in memory.

@@ -1,8 +1,10 @@
-"""Text to ids, through the `tokenizers` library: bytes, which need no vocabulary, or BPE trained on the training split."""
+"""Text to ids, through the `tokenizers` library: bytes, which need no vocabulary, BPE trained on the training split, or a file's."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import SupportsInt
@@ -12,7 +14,18 @@ from mmjax.contract import write_atomic
 
 PAD, BEGIN, END = 0, 1, 2
 _SPECIAL = ["<pad>", "<begin>", "<end>"]
-KINDS = ("byte", "bpe")
+KINDS = ("byte", "bpe", "file")
+
+# How padding, begin and end are called, where a text has them: ours, BERT's, RoBERTa's, CLIP's, GPT-2's, T5's and SigLIP's, Gemma's.
+NAMES = (
+    ("<pad>", "<begin>", "<end>"),
+    ("[PAD]", "[CLS]", "[SEP]"),
+    ("<pad>", "<s>", "</s>"),
+    ("<|endoftext|>", "<|startoftext|>", "<|endoftext|>"),
+    ("<|endoftext|>", None, "<|endoftext|>"),
+    ("<pad>", None, "</s>"),
+    ("<pad>", None, "<eos>"),
+)
 
 # How byte-level vocabularies write bytes (Radford et al., 2019): those that print as they are, the others from U+0100 on.
 _PRINT = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -20,12 +33,26 @@ _BYTES = {chr(b): b for b in _PRINT} | {chr(0x100 + i): b for i, b in enumerate(
 
 
 class Tokenizer:
-    """Byte-level, so that every string of every script has ids and comes back from them unchanged."""
+    """What the run's texts become. Ours are byte-level: every string of every script has ids and comes back from them unchanged.
+
+    `pad`, `begin` and `end` are ids; `begin` is None where texts of a vocabulary have none.
+
+    Raises:
+        ValueError: the vocabulary has no tokens for padding and the end.
+    """
 
     def __init__(self, tokenizer):
         tokenizer.encode_special_tokens = True  # "<end>" in somebody's text is five characters, not the end
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self.vocab: int = tokenizer.get_vocab_size()
+        found = [[name and tokenizer.token_to_id(name) for name in names] for names in NAMES]
+        known = (ids for names, ids in zip(NAMES, found, strict=True) if [i is None for i in ids] == [n is None for n in names])
+        if (ids := next(known, None)) is None:
+            raise ValueError("it has none of the known tokens for padding and the end")
+        self.pad, self.begin, self.end = ids
+        self._special = {i for i in ids if i is not None}
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without begin and end."""
@@ -33,7 +60,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text of `ids`, special tokens left out."""
-        return self._tokenizer.decode([i for i in map(int, ids) if i > END])
+        return self._tokenizer.decode([i for i in map(int, ids) if i not in self._special])
 
     def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
         """What each id stands for: its text or, where it is a part of a character, its bytes as `<e2 98>`."""
@@ -41,7 +68,7 @@ class Tokenizer:
 
     def _piece(self, i: int) -> str:
         token = self._tokenizer.id_to_token(i)
-        if i <= END or token is None:
+        if i in self._special or token is None:
             return token or f"<{i}>"
         text = self._tokenizer.decode([i])
         return text if "\ufffd" not in text else f"<{' '.join(f'{_BYTES[c]:02x}' if c in _BYTES else c for c in token)}>"
@@ -61,21 +88,25 @@ class Tokenizer:
         from tokenizers import Tokenizer as Library
 
         try:
-            tokenizer = Library.from_file(str(path))
-            if [tokenizer.token_to_id(token) for token in _SPECIAL] != [PAD, BEGIN, END]:
-                raise ValueError(f"its first tokens are not {', '.join(_SPECIAL)}")
-            return cls(tokenizer)
+            return cls(Library.from_file(str(path)))
         except Exception as error:
             raise DataError(f"{path} is no tokenizer file that can be read ({error}). Use a new workdir, or put the file back.") from None
 
 
-def make_tokenizer(texts: Iterable[str], name: str = "byte", vocab: int = 1_024) -> Tokenizer:
-    """A tokenizer of the given kind; `texts` train the BPE merges (Sennrich et al., 2016) of a vocabulary up to `vocab`."""
+def make_tokenizer(texts: Iterable[str], name: str = "byte", vocab: int = 1_024, path: str | None = None, lower: bool = True) -> Tokenizer:
+    """A tokenizer of the given kind; `texts` train the BPE merges (Sennrich et al., 2016) of a vocabulary up to `vocab`.
+
+    With name="file" that of a pretrained encoder, from `path`: see `from_file`; `lower` is for its WordPiece.
+    """
     from tokenizers import Tokenizer as Library
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
     if name not in KINDS:
         raise ConfigError(f"data.tokenizer.name: {name!r} is unknown.{nearest(name, KINDS)}")
+    if (name == "file") != (path is not None):
+        raise ConfigError("data.tokenizer: name='file' and path=... go together.")
+    if path is not None:
+        return from_file(path, lower)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     ids = {token: i for i, token in enumerate([*_SPECIAL, *alphabet])}
     tokenizer = Library(models.BPE(vocab=ids, merges=[]))
@@ -90,3 +121,88 @@ def make_tokenizer(texts: Iterable[str], name: str = "byte", vocab: int = 1_024)
         )
         tokenizer.train_from_iterator(texts, trainer)
     return Tokenizer(tokenizer)
+
+
+def from_file(path: str | Path, lower: bool = True) -> Tokenizer:
+    """The tokenizer of a pretrained text encoder, from the files that lie beside its weights.
+
+    `path` is a `tokenizer.json` of the library (which holds any kind, SentencePiece's too); BERT's `vocab.txt` (WordPiece; `lower`
+    for the uncased); CLIP's `bpe_simple_vocab_16e6.txt.gz`; or a folder with one of these, or with `vocab.json` and `merges.txt`
+    (byte-level BPE as GPT-2 and RoBERTa have it or, where its words end in "</w>", CLIP's).
+
+    Raises:
+        DataError: there is no such file, or it is none of these.
+    """
+    from tokenizers import Tokenizer as Library
+
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise DataError(f"data.tokenizer.path: there is no {place}.")
+    try:
+        if place.is_dir():
+            for name in ("tokenizer.json", "vocab.txt"):
+                if (place / name).exists():
+                    return from_file(place / name, lower)
+            if (place / "vocab.json").exists():
+                return _byte_bpe(json.loads((place / "vocab.json").read_text()), _merges((place / "merges.txt").read_text()))
+            if (place / "spiece.model").exists() or (place / "tokenizer.model").exists():
+                raise ValueError("it has SentencePiece's own file alone. Take the tokenizer.json of the same vocabulary")
+            raise ValueError("the folder has no tokenizer.json, vocab.txt, or vocab.json and merges.txt")
+        if place.suffix == ".json":
+            return Tokenizer(Library.from_file(str(place)))
+        if place.name.endswith(".txt.gz"):
+            return _openai(gzip.decompress(place.read_bytes()).decode())
+        if place.suffix == ".txt":
+            return _wordpiece(place.read_text(encoding="utf-8").splitlines(), lower)
+        raise ValueError("its name is none of tokenizer.json, vocab.txt, bpe_simple_vocab_16e6.txt.gz")
+    except FileNotFoundError as error:
+        raise DataError(f"data.tokenizer.path: there is no {error.filename}.") from None
+    except Exception as error:  # the library raises its own, of files that are something else
+        raise DataError(f"data.tokenizer.path: {path} is no tokenizer that can be read ({error}).") from None
+
+
+def _merges(text: str) -> list[tuple[str, str]]:
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#version")]
+    return [(left, right) for left, right in lines]
+
+
+def _wordpiece(vocab: list[str], lower: bool) -> Tokenizer:
+    """BERT's (Devlin et al., 2019): words cut into pieces, the longest first."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    tokenizer = Library(models.WordPiece({token: i for i, token in enumerate(vocab)}, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([token for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]") if token in set(vocab)])
+    return Tokenizer(tokenizer)
+
+
+def _byte_bpe(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    """GPT-2's (Radford et al., 2019) or, by its words' ends, CLIP's."""
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer as Library
+
+    if clip := any(token.endswith("</w>") for token in vocab):
+        tokenizer = Library(models.BPE(vocab, merges, unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>"))
+        one_space = normalizers.Replace(Regex(r"\s+"), " ")
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), one_space, normalizers.Lowercase()])
+        words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+        split = pre_tokenizers.Split(words, behavior="removed", invert=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    else:
+        tokenizer = Library(models.BPE(vocab, merges))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("</w>", " ")]) if clip else decoders.ByteLevel()
+    names = ("<|startoftext|>", "<|endoftext|>") if clip else ("<|endoftext|>", "<s>", "</s>", "<pad>", "<unk>", "<mask>")
+    tokenizer.add_special_tokens([token for token in names if token in vocab])
+    return Tokenizer(tokenizer)
+
+
+def _openai(text: str) -> Tokenizer:
+    """CLIP's vocabulary as OpenAI and open_clip carry it: merges alone, of which 48,894 are used."""
+    merges = _merges("\n".join(text.splitlines()[1:48_895]))
+    alphabet = list(_BYTES)
+    tokens = [*alphabet, *(f"{c}</w>" for c in alphabet), *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]
+    return _byte_bpe({token: i for i, token in enumerate(tokens)}, merges)

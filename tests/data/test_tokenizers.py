@@ -1,12 +1,15 @@
 """Ids and back, for every script, and a vocabulary that is the same every time."""
 
+import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmjax.config import ConfigError, DataError
-from mmjax.data.tokenizers import BEGIN, END, PAD, Tokenizer, make_tokenizer
+from mmjax.data.pp.text import tokens
+from mmjax.data.tokenizers import BEGIN, END, PAD, Tokenizer, from_file, make_tokenizer
 
 SCRIPTS = [
     "plain words, and 1,234 numbers.",
@@ -105,3 +108,59 @@ def test_a_damaged_file_is_named(tokenizer, tmp_path):
 def test_an_unknown_kind_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"Did you mean 'bpe'\?"):
         make_tokenizer([], "bpee")
+
+
+PRETRAINED = Path(__file__).parents[1] / "golden" / "tokenizers"
+REFERENCE = json.loads(PRETRAINED.with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize("name", REFERENCE["ids"])
+def test_files_of_pretrained_encoders_give_the_references_ids(name, tmp_path):
+    """WordPiece, byte-level BPE, CLIP's BPE and SentencePiece's unigrams, as transformers reads them; and as they are stored with a run."""
+    tokenizer = from_file(PRETRAINED / name)
+    assert [tokenizer.encode(text) for text in REFERENCE["texts"]] == REFERENCE["ids"][name]
+    tokenizer.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert [again.encode(text) for text in REFERENCE["texts"]] == REFERENCE["ids"][name]
+    assert (again.pad, again.begin, again.end) == (tokenizer.pad, tokenizer.begin, tokenizer.end)
+    if name != "t5":  # whose pieces have it among them
+        end = "[SEP]" if name == "bert" else "<|endoftext|>"
+        assert tokenizer.end not in tokenizer.encode(f"a {end} b")  # somebody's text does not end itself
+    value, valid = tokens(6, tokenizer=tokenizer)("dogs")
+    assert (value[valid][-1], set(value[~valid]) | {tokenizer.pad}) == (tokenizer.end, {tokenizer.pad})
+    assert tokenizer.begin is None or value[0] == tokenizer.begin
+    assert tokens(6, see_padding=True, tokenizer=tokenizer)("dogs").valid.all()
+    assert tokenizer.decode(value).strip() == "dogs"
+
+
+def test_clips_own_file_is_its_merges_alone(tmp_path):
+    """The vocabulary of OpenAI's file: bytes, bytes that end words, merges in their order, begin and end."""
+    merges = (PRETRAINED / "clip" / "merges.txt").read_text()
+    (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(gzip.compress(merges.encode()))
+    tokenizer = from_file(tmp_path / "bpe_simple_vocab_16e6.txt.gz")
+    folder = from_file(PRETRAINED / "clip")
+    last = 512 + len(merges.splitlines()) - 1
+    assert (tokenizer.begin, tokenizer.end, tokenizer.vocab) == (last, last + 1, last + 2)
+    for text in REFERENCE["texts"]:
+        assert tokenizer.pieces(tokenizer.encode(text)) == folder.pieces(folder.encode(text))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "has no tokenizer.json, vocab.txt"),
+        ({"spiece.model": b"x"}, "Take the tokenizer.json"),
+        ({"tokenizer.json": b"{"}, "no tokenizer that can be read"),
+        ({"vocab.txt": b"a\nb\n"}, "none of the known tokens"),
+        ({"vocab.json": b"{}"}, "there is no .*merges.txt"),
+    ],
+)
+def test_folders_that_hold_no_tokenizer(tmp_path, files, said):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        from_file(tmp_path)
+    with pytest.raises(DataError, match="there is no"):
+        from_file(tmp_path / "gone.json")
+    with pytest.raises(ConfigError, match="go together"):
+        make_tokenizer([], "file")

@@ -12,7 +12,7 @@ from mmjax.data.pp._choose import choose as choose
 from mmjax.data.pp.builder import Padded
 from mmjax.data.pp.corruptions import lose_words as lose_words
 from mmjax.data.pp.corruptions import typos as typos
-from mmjax.data.tokenizers import BEGIN, END, Tokenizer
+from mmjax.data.tokenizers import Tokenizer
 
 Op: TypeAlias = Callable[..., Any]
 
@@ -43,10 +43,10 @@ def words_dropped(probability: float = 0.1) -> Op:
     return op
 
 
-def tokens(length: int, *, tokenizer: Tokenizer | None) -> Op:
+def tokens(length: int, see_padding: bool = False, *, tokenizer: Tokenizer | None) -> Op:
     """Ids between a begin and an end token, cut or padded to `length`; a text that is cut keeps its end token.
 
-    White space and control characters are one space.
+    With `see_padding` the padding counts as text, as SigLIP was trained. White space and control characters are one space.
 
     Raises:
         ValueError: the text has nothing else, or is no string; `length` leaves no room for it.
@@ -62,9 +62,10 @@ def tokens(length: int, *, tokenizer: Tokenizer | None) -> Op:
         x = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", x).strip()
         if not x:
             raise ValueError("the text is empty")
-        ids = [BEGIN, *tokenizer.encode(x[: 64 * length])[: length - 2], END]
-        value = np.zeros(length, np.int32)
+        begin = [] if tokenizer.begin is None else [tokenizer.begin]
+        ids = [*begin, *tokenizer.encode(x[: 64 * length])[: length - 1 - len(begin)], tokenizer.end]
+        value = np.full(length, tokenizer.pad, np.int32)
         value[: len(ids)] = ids
-        return Padded(value, np.arange(length) < len(ids))
+        return Padded(value, np.arange(length) < (length if see_padding else len(ids)))
 
     return op
