@@ -49,10 +49,11 @@ def required(*names: str) -> None:
             raise UserError(f"There is no config {path}. In its folder: {there}.")
 
 
-def run(main: Callable[..., None], commands: Sequence[str] = (), operand: str = "") -> None:
+def run(main: Callable[..., None], commands: Sequence[str] = (), operand: str = "", several: bool = False) -> None:
     """Runs `main` after reading the flags; a UserError is one message and exit status 2, 143 where SIGTERM ended the run.
 
-    With `commands` the line has to name one of them, with `operand` anything, which the word describes; `main` gets it.
+    With `commands` the line has to name one of them, with `operand` anything, which the word describes; `main` gets it, or
+    all that are there, if there may be `several`.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     absl.logging.set_verbosity(absl.logging.WARNING)  # orbax tells of every file
@@ -60,7 +61,7 @@ def run(main: Callable[..., None], commands: Sequence[str] = (), operand: str = 
 
     def guarded(arguments: list[str]) -> None:
         try:
-            expected = arguments[1:2] if commands or operand else []
+            expected = arguments[1:] if several else arguments[1:2] if commands or operand else []
             if operand and not expected:
                 raise UserError(f"Name {operand}. See --help.")
             if commands and (not expected or expected[0] not in commands):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -42,6 +43,11 @@ class Checkpoint:
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays, by the names on disk; see `read`."""
         return read(self.path)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A file of settings beside them, such as "config.json"; {} where there is none."""
+        file = folder_of(self.path) / name
+        return json.loads(file.read_text()) if file.exists() else {}
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -105,11 +111,25 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"The weights {path} cannot be read: {error}. Is the file complete?") from error
 
 
+def folder_of(path: str | Path) -> Path:
+    """The folder that a checkpoint's other files lie in, those of its tokenizer too."""
+    place = _placed(path)
+    return _hub(str(path)) if place is None else place if place.is_dir() else place.parent
+
+
 def _hub(name: str) -> Path:
     """The folder that the hub's files of a name lie in, downloaded the first time."""
     from huggingface_hub import snapshot_download
 
-    wanted = [*NAMES, *(f"{n}.index.json" for n in NAMES), "model-*.safetensors", "pytorch_model-*.bin"]
+    wanted = [
+        *NAMES,
+        *(f"{n}.index.json" for n in NAMES),
+        "model-*.safetensors",
+        "pytorch_model-*.bin",
+        "*.json",
+        "vocab.txt",
+        "merges.txt",
+    ]
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:

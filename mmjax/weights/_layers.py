@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from einops import rearrange
@@ -137,3 +137,12 @@ def resized(positions: np.ndarray, count: int, extra: int, where: str) -> np.nda
     grid = positions[:, extra:].astype(np.float32).reshape(1, old, old, -1)
     grid = np.asarray(jax.image.resize(grid, (1, new, new, grid.shape[-1]), "bicubic"))
     return np.concatenate([positions[:, :extra], grid.reshape(1, wanted, -1)], axis=1)
+
+
+def tower(arrays: Arrays, block: str, width: int, mlp: str, heads: int | None) -> dict[str, Any]:
+    """The sizes of a transformer that its arrays show: `block` and `mlp` are regexes of a block's number and of its first MLP
+    layer's weight. How many heads there are they do not show: 64 wide each where nobody says.
+    """
+    numbers = {int(m[1]) for name in arrays if (m := re.match(block, name))}
+    hidden = next(x.shape[0] for name, x in arrays.items() if re.fullmatch(mlp, name))
+    return {"width": width, "depth": len(numbers), "heads": heads or max(1, width // 64), "mlp_ratio": hidden / width}

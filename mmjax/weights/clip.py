@@ -2,14 +2,16 @@
 
 init_from=dict(image=dict(name="clip", path=P), image_projection=dict(name="clip", path=P), text=..., text_projection=...)
 
-Encoders: `vit` with variant="clip-B/32" and its like, `text_transformer` with variant="clip-B", vocab=49408, 77 tokens; the
-images as CLIP normalised them, `batch_pp` "normalise(...)". Radford et al., 2021; Cherti et al., 2023 (open_clip: GELU instead
-of quick GELU but for "quickgelu" models).
+Encoders: `vit` with variant="clip-B/32" and its like, `text_transformer` with variant="clip-B", vocab=49408, 77 tokens; pixels
+by `batch_pp` "standardise(...)": see `Clip.config`. Radford et al., 2021; Cherti et al., 2023 (open_clip, whose models have
+GELU instead of quick GELU unless they are called "quickgelu").
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +30,9 @@ from mmjax.weights._layers import (
     plain,
     resized,
     rows,
+    tower,
     transposed,
-)  # fmt: skip
+)
 
 HF_BLOCK = (
     ("self_attn.q_proj", "attention/query", linear),
@@ -95,12 +98,54 @@ OPENAI = {
 }
 
 
+BLOCKS = (r"transformer\.resblocks\.(\d+)\.", r"transformer\.resblocks\.0\.mlp\.c_fc\.weight")
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of its training images, in 0..1
+
+
 class Clip(Checkpoint):
     """The towers and projections of a checkpoint: `path` is a file, a folder, or a name on the hub, as in "openai/clip-vit-base-patch32".
 
     Raises:
         DataError: it cannot be read, or is no CLIP of vision transformers.
     """
+
+    def config(self) -> dict[str, Any]:
+        """The model and data of a config that take all of it, `scale`, the factor of its similarities, and `sizes` of what it reads."""
+        arrays = self.arrays()
+        hf, told = "vision_model.embeddings.class_embedding" in arrays, self.json("config.json")
+        if not hf and "visual.class_embedding" not in arrays:
+            raise DataError(f"{self.path} is no CLIP with vision transformers.")
+        (image,), text = (HF if hf else OPENAI)["image"][0], below(arrays, *(HF if hf else OPENAI)["text"][0])
+        image = below(arrays, image)
+        eyes, words = told.get("vision_config", {}), told.get("text_config", {})
+        quick = self.json("open_clip_config.json").get("model_cfg", {}).get("quick_gelu", "open_clip" not in Path(self.path).name)
+        activation = {"quick_gelu": "quick_gelu"}.get(eyes.get("hidden_act", "quick_gelu"), "gelu_exact") if hf else None
+        more = {"activation": activation or ("quick_gelu" if quick else "gelu_exact"), "norm_epsilon": 1e-5}
+        block = (r"encoder\.layers\.(\d+)\.", r"encoder\.layers\.0\.mlp\.fc1\.weight") if hf else BLOCKS
+        patch = image["embeddings.patch_embedding.weight" if hf else "conv1.weight"]
+        places = image["embeddings.position_embedding.weight" if hf else "positional_embedding"]
+        table = text["embeddings.token_embedding.weight" if hf else "token_embedding.weight"]
+        length = len(text["embeddings.position_embedding.weight" if hf else "positional_embedding"])
+        size = patch.shape[2] * round((len(places) - 1) ** 0.5)
+        vit = {"pool": "class", "class_position": True, "pre_norm": True, "patch_bias": False, "patch": patch.shape[2]}
+        joint = arrays["visual_projection.weight"].shape[0] if hf else image["proj"].shape[1]
+        encoders = {
+            "image": {"name": "vit", **vit, **more, **tower(image, block[0], len(patch), block[1], eyes.get("num_attention_heads"))},
+            "text": {
+                "name": "text_transformer",
+                "vocab": len(table),
+                **more,
+                **tower(text, block[0], table.shape[1], block[1], words.get("num_attention_heads")),
+            },
+        }
+        scale = arrays.get("logit_scale")
+        return {
+            "model": {"name": "aligner", "width": joint, "encoders": encoders},
+            "pp": {"image": f"decode({size})|resize_small({size})|central_crop({size})", "text": f"tokens({length})"},
+            "batch_pp": {"image": f"standardise({MEAN}, {STD})"},
+            "scale": 100.0 if scale is None else float(np.exp(scale)),
+            "sizes": {"image": (size, size, 3), "text": (length,)},
+        }
 
     def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
         """{"params": arrays} of `image...`, `text...` or one of their projections; positions of images fit the size that is wanted."""

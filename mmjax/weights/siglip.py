@@ -10,12 +10,13 @@ trained to see their padding), projection "affine".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from mmjax.config import DataError
 from mmjax.weights._files import Checkpoint
-from mmjax.weights._layers import Row, below, blocks, converted, embedding, linear, norm, packed, patches, resized, rows
+from mmjax.weights._layers import Row, below, blocks, converted, embedding, linear, norm, packed, patches, resized, rows, tower
 from mmjax.weights.clip import HF_BLOCK
 
 IMAGE = [
@@ -49,6 +50,40 @@ class Siglip(Checkpoint):
     Raises:
         DataError: it cannot be read, or is no SigLIP.
     """
+
+    def config(self) -> dict[str, Any]:
+        """The model and data of a config that take all of it, `scale`, the factor of its similarities, and `sizes` of what it reads."""
+        arrays, told = self.arrays(), self.json("config.json")
+        if "vision_model.head.probe" not in arrays:
+            raise DataError(f"{self.path} is no SigLIP: it has no vision_model.head.probe.")
+        image, text = below(arrays, "vision_model."), below(arrays, "text_model.")
+        patch, table = image["embeddings.patch_embedding.weight"], text["embeddings.token_embedding.weight"]
+        length, count = len(text["embeddings.position_embedding.weight"]), len(image["embeddings.position_embedding.weight"])
+        size = patch.shape[2] * round(count**0.5)
+        block = (r"encoder\.layers\.(\d+)\.", r"encoder\.layers\.0\.mlp\.fc1\.weight")
+        heads = [told.get(f"{side}_config", {}).get("num_attention_heads") for side in ("vision", "text")]
+        encoders = {
+            "image": {
+                "name": "vit",
+                "pool": "attention",
+                "patch": patch.shape[2],
+                **tower(image, block[0], len(patch), block[1], heads[0]),
+            },
+            "text": {
+                "name": "text_transformer",
+                "vocab": len(table),
+                "causal": False,
+                **tower(text, block[0], table.shape[1], block[1], heads[1]),
+            },
+        }
+        projection = {"image": "none", "text": "affine"}
+        return {
+            "model": {"name": "aligner", "width": len(patch), "encoders": encoders, "projection": projection},
+            "pp": {"image": f"decode({size})|resize({size})", "text": f"lower|tokens({length}, True)"},
+            "batch_pp": {},  # pixels in [-1, 1], as they are here anyway
+            "scale": float(np.exp(arrays["logit_scale"].ravel()[0])),
+            "sizes": {"image": (size, size, 3), "text": (length,)},
+        }
 
     def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
         """{"params": arrays} of `image...`, `text...` or `text_projection`; positions of images fit the size that is wanted."""

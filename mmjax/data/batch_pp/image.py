@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -47,3 +47,15 @@ class KeepEnergy:
         """`x` on the plane of the components, `valid` as it is."""
         flat = x.reshape(len(x), -1) - fitted["mean"][None]
         return (flat @ fitted["projection"] + fitted["mean"][None]).reshape(x.shape), valid
+
+
+def standardise(mean: Sequence[float], std: Sequence[float]) -> Callable[..., tuple[Array, Any]]:
+    """Less a mean and over a deviation of each channel, as of values from 0 to 1: how a published encoder saw its images."""
+    if len(mean) != len(std) or min(std) <= 0:
+        raise ValueError(f"mean={mean} and std={std} should have a number for each channel, those of std above 0")
+
+    def op(x: Float[Array, "B H W C"], valid: Any, present: Any, key: Any) -> tuple[Array, Any]:
+        of, by = (jnp.asarray(a, x.dtype).reshape(1, 1, 1, -1) for a in (mean, std))
+        return ((x + 1) / 2 - of) / by, valid
+
+    return op
