@@ -103,3 +103,30 @@ def test_labels_of_pictures_from_the_command_line(tmp_path, weights):
     ):
         wrong = script("zeroshot", *arguments)
         assert wrong.returncode == 2 and said in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_a_folder_is_embedded_once_and_searched(tmp_path, weights):
+    photos, out = tmp_path / "photos", tmp_path / "vectors"
+    photos.mkdir()
+    colours = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}
+    for name, colour in colours.items():
+        (photos / f"{name}.png").write_bytes(png(colour))
+    (photos / "d.png").write_bytes(b"no image")
+    line = ("embed", "--weights", weights, "--out", out, photos, "--part=2", "--batch_size=8")
+    done = script(*line)
+    assert done.returncode == 0 and "4 files in 2 parts" in done.stdout and "1 cannot be read" in done.stdout, done.stderr
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    (out / "part-00001.parquet").unlink()  # as of a run that was killed
+    assert script(*line).returncode == 0
+    assert (out / "part-00000.parquet").stat().st_mtime_ns == stamps[out / "part-00000.parquet"] and len(list(out.glob("part-*"))) == 2
+    other = script(*line, "--kind=image", "--part=3")
+    assert other.returncode == 2 and "part was 2 and is 3" in other.stderr
+
+    found = script("search", "--index", out, photos / "b.png", "a red square", "--top=2", f"--html={tmp_path / 'page.html'}")
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    at = lines.index(str(photos / "b.png"))
+    assert lines[at + 1].split() == ["1.000", str(photos / "b.png")] and "a red square" in lines
+    assert (tmp_path / "page.html").read_text().count("data:image/png") >= 4
+    empty = script("search", "--index", tmp_path, "x")
+    assert empty.returncode == 2 and "Make them by experiments/embed.py" in empty.stderr
