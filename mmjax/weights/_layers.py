@@ -146,3 +146,15 @@ def tower(arrays: Arrays, block: str, width: int, mlp: str, heads: int | None) -
     numbers = {int(m[1]) for name in arrays if (m := re.match(block, name))}
     hidden = next(x.shape[0] for name, x in arrays.items() if re.fullmatch(mlp, name))
     return {"width": width, "depth": len(numbers), "heads": heads or max(1, width // 64), "mlp_ratio": hidden / width}
+
+
+def scaled(arrays: Mapping[str, np.ndarray], scales: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Scales of residuals multiplied into the layers before them: {regex of a scale's name: its layer, by the regex's group}."""
+    out = dict(arrays)
+    for key, scale in arrays.items():
+        for regex, layer in scales.items():
+            if m := re.fullmatch(regex, key):
+                name = layer.format(m[1])
+                out[f"{name}.weight"], out[f"{name}.bias"] = scale[:, None] * arrays[f"{name}.weight"], scale * arrays[f"{name}.bias"]
+                del out[key]
+    return out

@@ -9,14 +9,13 @@ Encoder: `vit` with variant="vit-B/16" (ViT and MAE) or "dinov2-B/14". Dosovitsk
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from mmjax.config import DataError
 from mmjax.weights._files import Checkpoint
-from mmjax.weights._layers import Row, below, blocks, converted, linear, norm, packed, patches, resized, rows
+from mmjax.weights._layers import Row, below, blocks, converted, linear, norm, packed, patches, resized, rows, scaled
 
 HF_PARTS = (
     ("attention.attention.query", "attention/query", linear),
@@ -85,22 +84,10 @@ class Vit(Checkpoint):
         token, registers = (f"{begin}{name}" for name in (("cls_token", "reg_token") if timm else ("cls_token", "register_tokens")))
         if token not in arrays:
             raise DataError(f"{self.path} is no vision transformer with a class token: it has no {token}.")
-        arrays = _scaled(arrays)
+        arrays = scaled(arrays, SCALES)
         extra = [arrays.pop(token), *([arrays.pop(registers)] if registers in arrays else [])]
         arrays[f"{begin}extra"] = np.concatenate(extra, axis=1)
         found = converted(arrays, TIMM if timm else HF, UNUSED)
         if "positions" in found and "positions" in shapes:
             found["positions"] = resized(found["positions"], shapes["positions"][1], 1, self.path)
         return {"params": found}
-
-
-def _scaled(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Scales of residuals multiplied into the layers before them."""
-    out = dict(arrays)
-    for key, scale in arrays.items():
-        for regex, layer in SCALES.items():
-            if m := re.fullmatch(regex, key):
-                name = layer.format(m[1])
-                out[f"{name}.weight"], out[f"{name}.bias"] = scale[:, None] * arrays[f"{name}.weight"], scale * arrays[f"{name}.bias"]
-                del out[key]
-    return out

@@ -23,11 +23,13 @@ TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 IMAGES = {"image_size": 12, "patch_size": 4}
 RNG = np.random.default_rng(0)
 IMAGE = RNG.uniform(-1, 1, (2, 3, 12, 12)).astype(np.float32)
+PICTURE = RNG.uniform(-1, 1, (2, 3, 32, 64)).astype(np.float32)
 TEXT = np.array([[3, 14, 15, 9, 26, 49], [7, 1, 8, 49, 0, 0]])  # the end is the largest id
 VALID = np.arange(6) < np.array([6, 4])[:, None]
 MEL = RNG.normal(size=(2, 10, 12)).astype(np.float32)
 WAVE = RNG.normal(size=(2, 90)).astype(np.float32)
-out: dict[str, np.ndarray] = {"image": IMAGE.transpose(0, 2, 3, 1), "text": TEXT, "valid": VALID, "mel": MEL, "wave": WAVE}
+out: dict[str, np.ndarray] = {"text": TEXT, "valid": VALID, "mel": MEL, "wave": WAVE}
+out |= {name: x.transpose(0, 2, 3, 1) for name, x in {"image": IMAGE, "picture": PICTURE}.items()}
 
 
 def drawn(model):
@@ -94,6 +96,26 @@ def images():
     keep("timm", tokens=ours.forward_features(torch.tensor(IMAGE)))
 
 
+def convolutions():
+    """Statistics of batches are drawn, too."""
+    x = torch.tensor(PICTURE)
+    sizes = {"hidden_sizes": [16, 32], "depths": [1, 2]}
+    resnet = hf.ResNetModel(hf.ResNetConfig(embedding_size=4, layer_type="bottleneck", **sizes))
+    generator = torch.Generator().manual_seed(1)
+    for key, buffer in drawn(resnet).named_buffers():
+        if "running" in key:
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if "var" in key else -0.5))
+    stored("resnet", resnet)
+    keep("resnet", tokens=resnet(x).last_hidden_state.flatten(2).transpose(1, 2))
+    convnext = drawn(hf.ConvNextModel(hf.ConvNextConfig(num_stages=2, hidden_sizes=[8, 16], depths=[1, 2], layer_scale_init_value=0.5)))
+    stored("convnext", convnext)
+    y = convnext(x)
+    keep("convnext", tokens=y.last_hidden_state.flatten(2).transpose(1, 2), pooled=y.pooler_output)
+    ours = drawn(timm.models.ConvNeXt(dims=(8, 16, 16, 16), depths=(1, 1, 1, 1), num_classes=5, ls_init_value=0.5))
+    torch.save(ours.state_dict(), HERE / "weights" / "timm_convnext.pth")
+    keep("timm_convnext", tokens=ours.forward_features(x).flatten(2).transpose(1, 2))
+
+
 def texts():
     words = {**TINY, "vocab_size": 50, "max_position_embeddings": 8}
     ids, mask = torch.tensor(TEXT), torch.tensor(VALID).long()
@@ -146,6 +168,8 @@ def counts():
             "roberta-B": hf.RobertaModel(hf.RobertaConfig(**roberta), add_pooling_layer=False),
             "minilm-L6": hf.BertModel(hf.BertConfig(**mini), add_pooling_layer=False),
             "gpt2": hf.GPT2Model(hf.GPT2Config()),
+            "resnet-50": hf.ResNetModel(hf.ResNetConfig()),
+            "convnext-T": hf.ConvNextModel(hf.ConvNextConfig()),
             "gpt2-xl": hf.GPT2Model(hf.GPT2Config(n_embd=1600, n_layer=48, n_head=25)),
         }
     out.update({f"count/{name}": np.array(sum(p.numel() for p in model.parameters())) for name, model in models.items()})
@@ -153,7 +177,7 @@ def counts():
 
 if __name__ == "__main__":
     (HERE / "weights").mkdir(exist_ok=True)
-    for part in (image_text, images, texts, sounds, counts):
+    for part in (image_text, images, convolutions, texts, sounds, counts):
         part()
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "open_clip_torch", "timm")]
     np.savez_compressed(HERE / "weights.npz", versions=np.array(versions), **out)

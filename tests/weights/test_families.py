@@ -40,6 +40,9 @@ ENCODERS = {
     "timm.pth": ("vit", {**VIT, **PAPER}, "image"),
     "dinov2.safetensors": ("vit", {**VIT, **PAPER}, "image"),
     "dinov2_reg.safetensors": ("vit", {**VIT, **PAPER, "registers": 3}, "image"),
+    "convnext.safetensors": ("convnext", {"name": "convnext", "widths": (8, 16), "depths": (1, 2)}, "picture"),
+    "timm_convnext.pth": ("convnext", {"name": "convnext", "widths": (8, 16, 16, 16), "depths": (1, 1, 1, 1)}, "picture"),
+    "resnet.safetensors": ("resnet", {"name": "resnet", "width": 4, "depths": (1, 2), "norm": "batch"}, "picture"),
     "bert.safetensors": ("bert", {**TEXT, **BERT}, "text"),
     "roberta.safetensors": ("bert", {**TEXT, **BERT}, "text"),
     "gpt2.safetensors": ("gpt2", {**TEXT, "norm_epsilon": 1e-5}, "text"),
@@ -52,11 +55,11 @@ ENCODERS = {
 
 
 def loaded(family, path, part, shapes):
-    """The parameters of a part, all that are wanted and no other."""
-    flat = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep="/").items()}
-    found = build("weights", {"name": family, "path": str(path)}, "init_from").load(part, flat)
-    assert {name: x.shape for name, x in found["params"].items()} == flat
-    return unflatten_dict({name: jnp.asarray(x) for name, x in found["params"].items()}, sep="/")
+    """The variables of a part, all that are wanted and no other."""
+    flat = {kind: {name: leaf.shape for name, leaf in flatten_dict(tree, sep="/").items()} for kind, tree in shapes.items()}
+    found = build("weights", {"name": family, "path": str(path)}, "init_from").load(part, flat["params"])
+    assert {kind: {name: x.shape for name, x in arrays.items()} for kind, arrays in found.items()} == flat
+    return {kind: unflatten_dict({name: jnp.asarray(x) for name, x in arrays.items()}, sep="/") for kind, arrays in found.items()}
 
 
 def given(kind):
@@ -69,13 +72,15 @@ def test_an_encoder_gives_what_its_reference_gives(file):
     family, node, kind = ENCODERS[file]
     encoder = build("encoders", node, "encoder")
     x, valid = given(kind)
-    shapes = jax.eval_shape(lambda: encoder.init(jax.random.key(0), x, valid, train=False))["params"]
-    params = loaded(family, FOLDER / "weights" / file, "image", shapes)
+    shapes = jax.eval_shape(lambda: encoder.init(jax.random.key(0), x, valid, train=False))
+    variables = loaded(family, FOLDER / "weights" / file, "image", shapes)
     if file.startswith("roberta"):
         x = jnp.where(x == 1, 2, x)  # 1 is its padding, which it finds in the ids
-    e = checks.quick(lambda params, x: encoder.apply({"params": params}, x, valid, train=False))(params, x)
+    e = checks.quick(lambda variables, x: encoder.apply(variables, x, valid, train=False))(variables, x)
     wanted, keep = GOLDEN[f"{file.split('.')[0]}/tokens"], np.asarray(e.valid)
-    np.testing.assert_allclose(np.asarray(e.tokens)[keep], wanted[keep], atol=2e-5)
+    np.testing.assert_allclose(np.asarray(e.tokens)[keep], wanted[keep], atol=2e-5 * max(1, np.abs(wanted).max()))
+    if (pooled := f"{file.split('.')[0]}/pooled") in GOLDEN.files:
+        np.testing.assert_allclose(e.pooled, GOLDEN[pooled], atol=2e-5)
 
 
 ALIGNERS = {
@@ -95,7 +100,7 @@ def test_two_towers_give_what_their_reference_gives(file):
     x, valid = given("text")
     batch = {"image": jnp.asarray(GOLDEN["image"]), "text": x, "text/valid": jnp.ones_like(valid) if family == "siglip" else valid}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
-    params = {part: loaded(family, FOLDER / "weights" / file, part, tree) for part, tree in shapes.items()}
+    params = {part: loaded(family, FOLDER / "weights" / file, part, {"params": tree})["params"] for part, tree in shapes.items()}
     outputs, _ = checks.quick(lambda params: model.apply({"params": params}, batch, train=False))(params)
     for side in ("image", "text"):
         wanted = GOLDEN[f"{file.split('.')[0]}/{side}"]
@@ -106,17 +111,40 @@ def test_two_towers_give_what_their_reference_gives(file):
 def test_sizes_equal_the_published(variant):
     """Less what nothing meets, the second segment, RoBERTa's first two positions, DINOv2's mask; and DINOv2's scales, which are folded."""
     size, left_out = (224, 0) if variant.startswith("vit") else (518, 0)
-    if variant.startswith(("vit", "dinov2")):
+    if variant in ("resnet-50", "convnext-T"):  # LayerScale is folded, too
+        resnet = variant == "resnet-50"
+        node = {"name": "resnet", "norm": "batch"} if resnet else {"name": "convnext", "variant": "T"}
+        x, left_out = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32), 0 if resnet else 3 * 96 + 3 * 192 + 9 * 384 + 3 * 768
+    elif variant.startswith(("vit", "dinov2")):
         node, x = {"name": "vit", "variant": variant}, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
         left_out = 768 * (1 + 2 * 12) if variant.startswith("dinov2") else 0
     else:
         vocab, length = {"b": (30522, 512), "m": (30522, 512), "r": (50265, 512), "g": (50257, 1024)}[variant[0]]
         node, x = {"name": "text_transformer", "variant": variant, "vocab": vocab}, jax.ShapeDtypeStruct((1, length), jnp.int32)
     encoder = build("encoders", node, "encoder")
-    if variant[0] in "bmr":
+    if variant[0] in "bm" or variant.startswith("roberta"):
         left_out = (3 if variant[0] == "r" else 2) * encoder.width
     shapes = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, train=False), x)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) + left_out == GOLDEN[f"count/{variant}"]
+
+
+def test_torchvisions_names_are_those_of_the_same_layers(tmp_path):
+    """The transformers checkpoint under the names that torchvision and timm have for the same arrays."""
+    arrays = _files.read(FOLDER / "weights" / "resnet.safetensors")
+
+    def renamed(name):
+        name = re.sub(r"embedder\.embedder\.(convolution|normalization)", lambda m: {"c": "conv1", "n": "bn1"}[m[1][0]], name)
+        name = re.sub(r"encoder\.stages\.(\d)\.layers\.", lambda m: f"layer{int(m[1]) + 1}.", name)
+        name = re.sub(r"layer\.(\d)\.(\w)\w+", lambda m: f"{ {'c': 'conv', 'n': 'bn'}[m[2]] }{int(m[1]) + 1}", name)
+        return name.replace("shortcut.convolution", "downsample.0").replace("shortcut.normalization", "downsample.1")
+
+    np.savez(tmp_path / "torchvision.npz", **{renamed(name): x for name, x in arrays.items()}, **{"fc.weight": np.zeros((5, 32))})
+    ours, theirs = (
+        build("weights", {"name": "resnet", "path": str(path)}, "").load("image", {})
+        for path in (FOLDER / "weights" / "resnet.safetensors", tmp_path / "torchvision.npz")
+    )
+    for kind in ("params", "batch_stats"):
+        assert ours[kind].keys() == theirs[kind].keys() and all(np.array_equal(theirs[kind][k], x) for k, x in ours[kind].items())
 
 
 def start(tmp_path, file, family, **encoder):
