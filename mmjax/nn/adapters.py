@@ -224,7 +224,7 @@ class Adapters:
             ConfigError: an adapter is more than another kernel.
         """
         rest = {name: tree for name, tree in params.items() if name != NAME}
-        flat = flatten_dict(rest, sep="/")
+        flat: dict[str, Any] = dict(flatten_dict(rest, sep="/"))
         for path, own in _leaves(params.get(NAME, {})):
             kinds = (kind for pattern, kind in self.rules if pattern.fullmatch(path) and set(kind.arrays) == set(own))
             kind = next(kinds, None)

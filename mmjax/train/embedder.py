@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float
 
@@ -23,6 +23,7 @@ from mmjax.contract import State, kind, present
 from mmjax.data.loader import Data, SplitView
 from mmjax.train.build import parts_of
 from mmjax.train.checkpoint import Checkpoints, mismatches, refuse
+from mmjax.train.optim import paths
 from mmjax.train.run import read_config
 from mmjax.train.sharding import make_mesh
 from mmjax.train.step import make_functions
@@ -73,7 +74,7 @@ class Embedder:
                 return checkpoints.restore_some(step, item, unflatten_dict(shapes, sep="/")) if shapes else {}
 
             params = restored("ema") or restored("params")
-            log_scale = next((float(x) for name, x in flatten_dict(params, sep="/").items() if name.endswith("/log_scale")), None)
+            log_scale = next((float(x) for name, x in paths(params).items() if name.endswith("/log_scale")), None)
             self.scale = 100.0 if log_scale is None else float(np.exp(log_scale))
             self._state = _state(params, restored("stats"), restored("fitted"))
 
@@ -98,7 +99,7 @@ class Embedder:
         shapes = jax.eval_shape(self._model.init, jax.random.key(0), batch)["params"]
         params = {}
         for part, tree in shapes.items():
-            wanted = {k: leaf.shape for k, leaf in flatten_dict(tree, sep="/").items()}
+            wanted = {k: leaf.shape for k, leaf in paths(tree).items()}
             found = weights.load(part, wanted)["params"]
             refuse(mismatches(part, {k: x.shape for k, x in found.items()}, wanted), f"{path}: the weights are of another architecture")
             params[part] = unflatten_dict({k: jnp.asarray(x, jnp.float32) for k, x in found.items()}, sep="/")
