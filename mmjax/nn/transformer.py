@@ -151,6 +151,7 @@ class Transformer(nn.Module):
     remat: bool = False
     post_norm: bool = False  # as in BERT (Devlin et al., 2019)
     key_bias: bool = True
+    final_norm: bool = True
 
     @nn.compact
     def __call__(
@@ -172,7 +173,7 @@ class Transformer(nn.Module):
             self.post_norm,
             self.key_bias,
         )
-        norm = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")
+        norm = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm") if self.final_norm else lambda x: x
         x = nn.Dropout(self.dropout, deterministic=not train)(norm(x)) if self.post_norm else x
         stages = []
         for i in range(self.depth):

@@ -26,9 +26,10 @@ IMAGE = RNG.uniform(-1, 1, (2, 3, 12, 12)).astype(np.float32)
 PICTURE = RNG.uniform(-1, 1, (2, 3, 32, 64)).astype(np.float32)
 TEXT = np.array([[3, 14, 15, 9, 26, 49], [7, 1, 8, 49, 0, 0]])  # the end is the largest id
 VALID = np.arange(6) < np.array([6, 4])[:, None]
+VIDEO = np.random.default_rng(1).uniform(-1, 1, (2, 4, 3, 8, 8)).astype(np.float32)
 MEL = RNG.normal(size=(2, 10, 12)).astype(np.float32)
 WAVE = RNG.normal(size=(2, 90)).astype(np.float32)
-out: dict[str, np.ndarray] = {"text": TEXT, "valid": VALID, "mel": MEL, "wave": WAVE}
+out: dict[str, np.ndarray] = {"text": TEXT, "valid": VALID, "mel": MEL, "wave": WAVE, "video": VIDEO.transpose(0, 1, 3, 4, 2)}
 out |= {name: x.transpose(0, 2, 3, 1) for name, x in {"image": IMAGE, "picture": PICTURE}.items()}
 
 
@@ -152,6 +153,23 @@ def sounds():
         keep(name, tokens=model(torch.tensor(WAVE)).last_hidden_state)
 
 
+def videos():
+    """TimeSformer's tokens go place by place there, frame by frame here."""
+    x = torch.tensor(VIDEO)
+    mae = drawn(hf.VideoMAEForVideoClassification(hf.VideoMAEConfig(**TINY, image_size=8, patch_size=4, num_frames=4, tubelet_size=2)))
+    stored("videomae", mae)
+    tokens = mae.videomae(x).last_hidden_state
+    keep("videomae", tokens=tokens, pooled=mae.fc_norm(tokens.mean(1)))
+    vivit = drawn(hf.VivitModel(hf.VivitConfig(**TINY, image_size=8, num_frames=4, tubelet_size=[2, 4, 4]), add_pooling_layer=False))
+    stored("vivit", vivit)
+    keep("vivit", tokens=vivit(x).last_hidden_state)
+    divided = drawn(hf.TimesformerModel(hf.TimesformerConfig(**TINY, image_size=8, patch_size=4, num_frames=4)))
+    stored("timesformer", divided)
+    y = divided(x).last_hidden_state
+    there = y[:, 1:].reshape(2, 4, 4, 16).transpose(1, 2).reshape(2, 16, 16)
+    keep("timesformer", tokens=torch.cat([y[:, :1], there], 1))
+
+
 def counts():
     """Of published sizes."""
     large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -170,6 +188,9 @@ def counts():
             "gpt2": hf.GPT2Model(hf.GPT2Config()),
             "resnet-50": hf.ResNetModel(hf.ResNetConfig()),
             "convnext-T": hf.ConvNextModel(hf.ConvNextConfig()),
+            "videomae-B": hf.VideoMAEForVideoClassification(hf.VideoMAEConfig()).videomae,
+            "vivit-B": hf.VivitModel(hf.VivitConfig(), add_pooling_layer=False),
+            "timesformer-B": hf.TimesformerModel(hf.TimesformerConfig()),
             "gpt2-xl": hf.GPT2Model(hf.GPT2Config(n_embd=1600, n_layer=48, n_head=25)),
         }
     out.update({f"count/{name}": np.array(sum(p.numel() for p in model.parameters())) for name, model in models.items()})
@@ -177,7 +198,7 @@ def counts():
 
 if __name__ == "__main__":
     (HERE / "weights").mkdir(exist_ok=True)
-    for part in (image_text, images, convolutions, texts, sounds, counts):
+    for part in (image_text, images, convolutions, texts, sounds, videos, counts):
         part()
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "open_clip_torch", "timm")]
     np.savez_compressed(HERE / "weights.npz", versions=np.array(versions), **out)

@@ -31,6 +31,7 @@ PAPER = {"pool": "class", "class_position": True, "activation": "gelu_exact"}
 TEXT = {"name": "text_transformer", **TINY, "vocab": 50}
 BERT = {"causal": False, "pool": "class", "post_norm": True, "activation": "gelu_exact", "norm_epsilon": 1e-12}
 WAV = {"name": "wav2vec", **TINY, "convs": ((8, 6, 3), (8, 3, 2), (8, 2, 2)), "position_size": 6, "position_groups": 2, "normalise": False}
+VIDEO = {"name": "video_transformer", **TINY, "patch": 4}
 SPEC = {"name": "spectrogram_transformer", **TINY}
 
 # file: the family, the encoder, and what it is given
@@ -43,6 +44,13 @@ ENCODERS = {
     "convnext.safetensors": ("convnext", {"name": "convnext", "widths": (8, 16), "depths": (1, 2)}, "picture"),
     "timm_convnext.pth": ("convnext", {"name": "convnext", "widths": (8, 16, 16, 16), "depths": (1, 1, 1, 1)}, "picture"),
     "resnet.safetensors": ("resnet", {"name": "resnet", "width": 4, "depths": (1, 2), "norm": "batch"}, "picture"),
+    "videomae.safetensors": (
+        "videomae",
+        {**VIDEO, "positions": "sincos", "norm": "pooled", "key_bias": False, "norm_epsilon": 1e-12},
+        "video",
+    ),
+    "vivit.safetensors": ("vivit", {**VIDEO, "pool": "class", "activation": "gelu"}, "video"),
+    "timesformer.safetensors": ("timesformer", {**VIDEO, "attention": "divided", "frames": 1, "pool": "class"}, "video"),
     "bert.safetensors": ("bert", {**TEXT, **BERT}, "text"),
     "roberta.safetensors": ("bert", {**TEXT, **BERT}, "text"),
     "gpt2.safetensors": ("gpt2", {**TEXT, "norm_epsilon": 1e-5}, "text"),
@@ -115,6 +123,10 @@ def test_sizes_equal_the_published(variant):
         resnet = variant == "resnet-50"
         node = {"name": "resnet", "norm": "batch"} if resnet else {"name": "convnext", "variant": "T"}
         x, left_out = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32), 0 if resnet else 3 * 96 + 3 * 192 + 9 * 384 + 3 * 768
+    elif variant.startswith(("videomae", "vivit", "timesformer")):
+        frames = {"videomae": 16, "vivit": 32, "timesformer": 8}[variant.split("-")[0]]
+        node, x = {"name": "video_transformer", "variant": variant}, jax.ShapeDtypeStruct((1, frames, 224, 224, 3), jnp.float32)
+        left_out = {16: -2 * 768, 32: 768, 8: 768}[frames]  # VideoMAE's last norm is its classifier's; the class token's position is in it
     elif variant.startswith(("vit", "dinov2")):
         node, x = {"name": "vit", "variant": variant}, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
         left_out = 768 * (1 + 2 * 12) if variant.startswith("dinov2") else 0
