@@ -230,3 +230,28 @@ def test_a_checkpoint_in_several_files_of_half_precision(tmp_path):
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, whole, rtol=1e-2)
     assert (np.asarray(found) != np.asarray(whole)).any()
+
+
+BIG_VISION = np.load(FOLDER / "big_vision.npz")
+TOWERS = {
+    "siglip": ({"pool": "attention"}, {}, {"image": "none", "text": "affine"}, 16),
+    "lit": ({"pool": "class"}, {"pool": "mean"}, {"image": "affine", "text": "affine"}, 8),
+}
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_big_visions_own_checkpoints_give_what_its_code_gives(kind):
+    """`tests/golden/make_big_vision.py` made them; LiT's image tower in one scan, whose blocks lie in one array."""
+    image, text, projection, width = TOWERS[kind]
+    encoders = {"image": {**VIT, **image}, "text": {**TEXT, "causal": False, **text}}
+    model = build("models", {"name": "aligner", "width": width, "encoders": encoders, "projection": projection}, "model")
+    batch = {"image": jnp.asarray(BIG_VISION["image"]), "text": jnp.asarray(BIG_VISION["text"], jnp.int32)}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+    path = FOLDER / "weights" / f"big_vision_{kind}.npz"
+    params = {part: loaded("big_vision", path, part, {"params": tree})["params"] for part, tree in shapes.items()}
+    outputs, _ = checks.quick(lambda params: model.apply({"params": params}, batch, train=False))(params)
+    for side in ("image", "text"):
+        np.testing.assert_allclose(outputs[f"{side}/z"], BIG_VISION[f"{kind}/{side}"], atol=2e-5)
+    if kind == "siglip":
+        with pytest.raises(DataError, match="has no part 'image_projection'"):
+            build("weights", {"name": "big_vision", "path": str(path)}, "").load("image_projection", {})
