@@ -20,6 +20,7 @@ from mmjax.nn.adapters import NAME as ADAPTERS
 from mmjax.nn.adapters import Adapters
 from mmjax.nn.model import ModuleModel
 from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.linear_map import LinearMap
 from mmjax.train.logging import RunLog
 from mmjax.train.optim import Optimizer, make_schedule, paths
 from mmjax.train.pretrained import check_init_from
@@ -37,6 +38,7 @@ class Parts(NamedTuple):
     objectives: dict[str, Weighted]
     optimizer: Optimizer
     evals: dict[str, tuple[Any, dict[str, Any]]]  # the evaluator, and when and on what it runs
+    linear_map: LinearMap | None = None  # what projections are solved by before step 0
 
     def open_data(self) -> None:
         """Opens every split that the run will read: what is wrong with one is said before the folder is this config's."""
@@ -147,7 +149,20 @@ class Parts(NamedTuple):
 
 
 def _top(
-    *, steps, data, model, objectives, optimizer, seed=0, adapt=None, init_from=None, mesh=None, evals=None, checkpoint=None, log=None
+    *,
+    steps,
+    data,
+    model,
+    objectives,
+    optimizer,
+    seed=0,
+    adapt=None,
+    init_from=None,
+    linear_map=None,
+    mesh=None,
+    evals=None,
+    checkpoint=None,
+    log=None,
 ) -> None:
     """The keys of a run's config."""
 
@@ -192,6 +207,8 @@ def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None)
     optimizer = Optimizer(**config["optimizer"], steps=steps)
     make_step(model, objectives, optimizer)
     check_batch_size(mesh, data.batch_size, optimizer.accumulate)
+    if linear_map := config.get("linear_map"):
+        linear_map = LinearMap(**check_call(LinearMap, linear_map, "linear_map"))
     evals = _evals(config["evals"], data)
     check_call(Checkpoints, config["checkpoint"], "checkpoint", provided=("directory", "read_only"))
     every = config["checkpoint"].get("every", 1)
@@ -207,7 +224,7 @@ def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None)
         raise ConfigError(f"log.profile={profile!r} should be the first and the last step to trace, as in (100, 110).")
     if config["log"].get("wandb") and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb needs the package wandb: pip install wandb")
-    return Parts(config, data, mesh, model, objectives, optimizer, evals)
+    return Parts(config, data, mesh, model, objectives, optimizer, evals, linear_map or None)
 
 
 def _objectives(nodes: Mapping[str, Any], steps: int) -> dict[str, Weighted]:

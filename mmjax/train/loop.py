@@ -52,6 +52,8 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
         step_fn, fns = parts.step(shapes), parts.functions()
         state, start, meta = restore_or_init(parts, checkpoints, shapes)
         parts.encode(state)
+        if parts.linear_map and not start:
+            state = parts.linear_map.mapped(parts, fns, state)
         batches = parts.data.train_batches(parts.mesh, start)
         with (
             closing(RunLog(workdir, config["steps"], parts.data.batch_size, start, meta, **config["log"])) as log,
