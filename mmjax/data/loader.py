@@ -99,7 +99,8 @@ class Data:
         self._sample = self.tokenizer_config.pop("sample", None)
         if self._sample is not None and (not isinstance(self._sample, int) or self._sample < 1):
             raise ConfigError(f"data.tokenizer.sample={self._sample!r} should be a number of examples, or None for all.")
-        make_tokenizer([], **self.tokenizer_config)
+        if not self._stored_tokenizer:  # a run that has begun keeps its own, and the file may be gone by now
+            make_tokenizer([], **self.tokenizer_config)
         pipelines = self._parse(self.pp, tokenizer=None)
         for stream in self.encoded:
             if stream not in pipelines:
@@ -171,14 +172,19 @@ class Data:
         if self._run is not None:
             return self._run.tokenizer
         if self._tokenizer is None:
-            stored = self.workdir and self.workdir / "tokenizer.json"
-            if stored and stored.exists():
+            if stored := self._stored_tokenizer:
                 self._tokenizer = Tokenizer.load(stored)
             else:
                 self._tokenizer = make_tokenizer(self._training_texts(), **self.tokenizer_config)
-                if stored and jax.process_index() == 0:
-                    self._tokenizer.save(stored)
+                if self.workdir and jax.process_index() == 0:
+                    self._tokenizer.save(self.workdir / "tokenizer.json")
         return self._tokenizer
+
+    @property
+    def _stored_tokenizer(self) -> Path | None:
+        """The run folder's, if it has one."""
+        stored = self.workdir and self.workdir / "tokenizer.json"
+        return stored if stored and stored.exists() else None
 
     def _training_texts(self, draws: int = 4) -> Iterator[str]:
         """What the model will read: the training texts as the operations before `tokens` give them, several draws each."""

@@ -1,10 +1,11 @@
-"""CLIP, as transformers, OpenAI and open_clip store it (ViT towers), part by part.
+"""CLIP, as transformers, OpenAI and open_clip store it, part by part.
 
 init_from=dict(image=dict(name="clip", path=P), image_projection=dict(name="clip", path=P), text=..., text_projection=...)
 
 Encoders: `vit` with variant="clip-B/32" and its like, `text_transformer` with variant="clip-B", vocab=49408, 77 tokens; pixels
 by `batch_pp` "standardise(...)": see `Clip.config`. Radford et al., 2021; Cherti et al., 2023 (open_clip, whose models have
-GELU instead of quick GELU unless they are called "quickgelu").
+GELU instead of quick GELU unless they are called "quickgelu"). With ResNets the image encoder is `resnet`, variant="clip-50" and
+its like, whose last layer is the projection: projection=dict(image="none").
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mmjax.weights._layers import (
     Row,
     below,
     blocks,
+    conv,
     converted,
     embedding,
     linear,
@@ -33,6 +35,7 @@ from mmjax.weights._layers import (
     tower,
     transposed,
 )
+from mmjax.weights.resnet import TORCH, batch_norm, stages_from_zero
 
 HF_BLOCK = (
     ("self_attn.q_proj", "attention/query", linear),
@@ -81,6 +84,13 @@ OPENAI_TEXT = [
     *blocks("transformer.resblocks", OPENAI_BLOCK),
     Row("ln_final", "transformer/norm", norm),
 ]
+RESNET_IMAGE = [
+    *(Row(f"conv{i + 1}", f"stem_{i}", conv) for i in range(3)),
+    *(Row(f"bn{i + 1}", f"stem_norm_{i}", batch_norm) for i in range(3)),
+    *(row for row in TORCH if row.ours.startswith("stage_")),
+    Row("attnpool.positional_embedding", "pool/positions", rows, whole=True),
+    *(Row(f"attnpool.{t}_proj", f"pool/{ours}", linear) for t, ours in {"q": "query", "k": "key", "v": "value", "c": "out"}.items()),
+]
 NOT_TEXT = r"visual\..*|logit_scale|logit_bias|text_projection|attn_mask|context_length|input_resolution|vocab_size"
 
 # By layout, what tells it, and by part: where it lies, its rows, what else lies there.
@@ -114,7 +124,7 @@ class Clip(Checkpoint):
         arrays = self.arrays()
         hf, told = "vision_model.embeddings.class_embedding" in arrays, self.json("config.json")
         if not hf and "visual.class_embedding" not in arrays:
-            raise DataError(f"{self.path} is no CLIP with vision transformers.")
+            raise DataError(f"{self.path} is no CLIP with vision transformers, which alone can say how they are made. A config can.")
         (image,), text = (HF if hf else OPENAI)["image"][0], below(arrays, *(HF if hf else OPENAI)["text"][0])
         image = below(arrays, image)
         eyes, words = told.get("vision_config", {}), told.get("text_config", {})
@@ -150,11 +160,16 @@ class Clip(Checkpoint):
     def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
         """{"params": arrays} of `image...`, `text...` or one of their projections; positions of images fit the size that is wanted."""
         arrays = self.arrays()
-        layout = HF if "vision_model.embeddings.class_embedding" in arrays else OPENAI if "visual.class_embedding" in arrays else None
+        resnet = "visual.layer1.0.conv1.weight" in arrays
+        layout = HF if "vision_model.embeddings.class_embedding" in arrays else OPENAI if "visual.proj" in arrays or resnet else None
         kind = part.split("_", 1)[0] + ("_projection" if part.endswith("_projection") else "")
         if layout is None or kind not in layout:
-            what = "is no CLIP with vision transformers" if layout is None else f"has no part {part!r}: {', '.join(layout)}"
+            what = "is no CLIP" if layout is None else f"has no part {part!r}: {', '.join(layout)}"
             raise DataError(f"{self.path} {what}.")
+        if resnet and kind == "image":  # its last layer is the projection
+            found = converted(stages_from_zero(below(arrays, "visual.")), RESNET_IMAGE, r".*\.num_batches_tracked")
+            stats = {name: x for name, x in found.items() if name.endswith(("/mean", "/var"))}
+            return {"params": {name: x for name, x in found.items() if name not in stats}, "batch_stats": stats}
         prefixes, table, unused = layout[kind]
         found = converted(below(arrays, *prefixes), table, unused)
         if kind == "image" and "positions" in found and "positions" in shapes:

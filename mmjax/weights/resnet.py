@@ -17,7 +17,8 @@ from mmjax.weights._files import Checkpoint
 from mmjax.weights._layers import Row, below, conv, converted
 
 
-def _batch_norm(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
+def batch_norm(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Its scale and bias, and its running statistics."""
     return {f"batch/{ {'weight': 'scale', 'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}[name] }": x}
 
 
@@ -29,9 +30,9 @@ TORCH_BLOCK |= {"downsample.0": "conv_shortcut", "downsample.1": "norm_shortcut"
 
 
 def _rows(stem: tuple[str, str], block: str, parts: Mapping[str, str]) -> list[Row]:
-    rows = [Row(stem[0], "stem", conv), Row(stem[1], "stem_norm", _batch_norm)]
+    rows = [Row(stem[0], "stem", conv), Row(stem[1], "stem_norm", batch_norm)]
     for theirs, ours in parts.items():
-        how = conv if ours.startswith("conv") else _batch_norm
+        how = conv if ours.startswith("conv") else batch_norm
         rows.append(Row(f"{block}.{theirs}", f"stage_{{}}_block_{{:02d}}/{ours}", how))
     return rows
 
@@ -54,8 +55,11 @@ class Resnet(Checkpoint):
         hf = "embedder.embedder.convolution.weight" in arrays
         if not hf and "layer1.0.conv3.weight" not in arrays:
             raise DataError(f"{self.path} is no ResNet of bottlenecks: it has no layer1.0.conv3.weight.")
-        if not hf:  # stages count from 1 there
-            arrays = {re.sub(r"^layer(\d+)", lambda m: f"layer{int(m[1]) - 1}", name): x for name, x in arrays.items()}
-        found = converted(arrays, HF if hf else TORCH, UNUSED)
+        found = converted(arrays, HF, UNUSED) if hf else converted(stages_from_zero(arrays), TORCH, UNUSED)
         stats = {name: x for name, x in found.items() if name.endswith(("/mean", "/var"))}
         return {"params": {name: x for name, x in found.items() if name not in stats}, "batch_stats": stats}
+
+
+def stages_from_zero(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """torchvision's arrays with stages that count from 0, as ours do."""
+    return {re.sub(r"^layer(\d+)", lambda m: f"layer{int(m[1]) - 1}", name): x for name, x in arrays.items()}

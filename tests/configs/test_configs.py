@@ -5,10 +5,13 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.sharding import AxisType
 
 from mmjax.config import ConfigError, changed
+from mmjax.contract import MESH_AXES
 from mmjax.data.examples import Spec
 from mmjax.study import compare
+from mmjax.train import build
 from mmjax.train.build import parts_of
 from mmjax.train.evaluation import check_evaluators
 from mmjax.train.loop import train
@@ -46,8 +49,14 @@ def test_at_full_size_every_name_resolves_and_every_shape_fits(path):
     assert all(isinstance(spec, Spec) for spec in parts.data.spec.values())
 
 
+def one_device(data=-1, fsdp=1, fsdp_min_size=65_536):
+    """The mesh of a laptop, for which a program compiles in half the time; those of several devices are tested in `tests/train`."""
+    return jax.make_mesh((1, 1), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=jax.devices()[:1])
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_one_shrunk_run(path, tmp_path):
+def test_one_shrunk_run(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "make_mesh", one_device)
     results = train(load(path, "smoke"), tmp_path / "run")
     assert (tmp_path / "run" / "results.json").exists() and any(name.startswith("test/") for name in results)
 

@@ -26,11 +26,12 @@ IMAGE = RNG.uniform(-1, 1, (2, 3, 12, 12)).astype(np.float32)
 PICTURE = RNG.uniform(-1, 1, (2, 3, 32, 64)).astype(np.float32)
 TEXT = np.array([[3, 14, 15, 9, 26, 49], [7, 1, 8, 49, 0, 0]])  # the end is the largest id
 VALID = np.arange(6) < np.array([6, 4])[:, None]
+SQUARE = np.random.default_rng(2).uniform(-1, 1, (2, 3, 64, 64)).astype(np.float32)
 VIDEO = np.random.default_rng(1).uniform(-1, 1, (2, 4, 3, 8, 8)).astype(np.float32)
 MEL = RNG.normal(size=(2, 10, 12)).astype(np.float32)
 WAVE = RNG.normal(size=(2, 90)).astype(np.float32)
 out: dict[str, np.ndarray] = {"text": TEXT, "valid": VALID, "mel": MEL, "wave": WAVE, "video": VIDEO.transpose(0, 1, 3, 4, 2)}
-out |= {name: x.transpose(0, 2, 3, 1) for name, x in {"image": IMAGE, "picture": PICTURE}.items()}
+out |= {name: x.transpose(0, 2, 3, 1) for name, x in {"image": IMAGE, "picture": PICTURE, "square": SQUARE}.items()}
 
 
 def drawn(model):
@@ -42,6 +43,14 @@ def drawn(model):
                 size = 0.3 if p.ndim == 1 else p[0].numel() ** -0.5
                 p.copy_(size * torch.randn(p.shape, generator=generator) + float(p.ndim == 1 and "weight" in name))
     return model.eval()
+
+
+def drawn_statistics(model):
+    """Running statistics as of some data."""
+    generator = torch.Generator().manual_seed(1)
+    for key, buffer in model.named_buffers():
+        if "running" in key:
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if "var" in key else -0.5))
 
 
 def stored(name, model):
@@ -73,6 +82,14 @@ def image_text():
         text=theirs.encode_text(torch.tensor(TEXT), normalize=True),
     )
 
+    eyes = open_clip.CLIPVisionCfg(layers=[1, 1, 2, 1], width=4, head_width=32, image_size=64)
+    rn = drawn(open_clip.CLIP(8, eyes, words, quick_gelu=True))
+    drawn_statistics(rn)
+    torch.save(rn.state_dict(), HERE / "weights" / "open_clip_rn.pt")
+    keep(
+        "open_clip_rn", image=rn.encode_image(torch.tensor(SQUARE), normalize=True), text=rn.encode_text(torch.tensor(TEXT), normalize=True)
+    )
+
     siglip = drawn(hf.SiglipModel(hf.SiglipConfig(text_config={**text, "projection_size": 16}, vision_config={**TINY, **IMAGES})))
     stored("siglip", siglip)
     y = siglip(input_ids=torch.tensor(TEXT), pixel_values=torch.tensor(IMAGE))
@@ -102,10 +119,7 @@ def convolutions():
     x = torch.tensor(PICTURE)
     sizes = {"hidden_sizes": [16, 32], "depths": [1, 2]}
     resnet = hf.ResNetModel(hf.ResNetConfig(embedding_size=4, layer_type="bottleneck", **sizes))
-    generator = torch.Generator().manual_seed(1)
-    for key, buffer in drawn(resnet).named_buffers():
-        if "running" in key:
-            buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if "var" in key else -0.5))
+    drawn_statistics(drawn(resnet))
     stored("resnet", resnet)
     keep("resnet", tokens=resnet(x).last_hidden_state.flatten(2).transpose(1, 2))
     convnext = drawn(hf.ConvNextModel(hf.ConvNextConfig(num_stages=2, hidden_sizes=[8, 16], depths=[1, 2], layer_scale_init_value=0.5)))

@@ -54,8 +54,11 @@ def test_public_weights_give_what_the_model_gives(weights):
 
 
 def test_a_run_gives_what_its_best_checkpoint_gives(tmp_path):
-    run = tmp_path / "run"
-    train(toy_config(steps=2, evals={}, data__batch_pp={"image": "normalise"}), run)
+    """Its tokenizer's file is gone by then: the run has it."""
+    run, words = tmp_path / "run", tmp_path / "vocab.txt"
+    words.write_text("\n".join(WORDS))
+    train(toy_config(steps=2, evals={}, data__batch_pp={"image": "normalise"}, data__tokenizer={"name": "file", "path": str(words)}), run)
+    words.unlink()
     embedder, source = Embedder(str(run), batch_size=8), Toy("test")
     values = [source[i]["image"] for i in range(5)]
     z, here = embedder.embed("image", values)

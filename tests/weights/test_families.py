@@ -91,7 +91,9 @@ def test_an_encoder_gives_what_its_reference_gives(file):
         np.testing.assert_allclose(e.pooled, GOLDEN[pooled], atol=2e-5)
 
 
+CLIP_RN = {"name": "resnet", "variant": "clip-50", "width": 4, "depths": (1, 1, 2, 1), "heads": 4, "out": 8}
 ALIGNERS = {
+    "open_clip_rn.pt": ("clip", CLIP_RN, {**TEXT, "activation": "quick_gelu", "norm_epsilon": 1e-5}, {"image": "none"}, 8),
     "clip.safetensors": ("clip", {**VIT, **CLIP}, {**TEXT, "activation": "quick_gelu", "norm_epsilon": 1e-5}, {}, 8),
     "open_clip.pt": ("clip", {**VIT, **CLIP}, {**TEXT, "activation": "quick_gelu", "norm_epsilon": 1e-5}, {}, 8),
     "siglip.safetensors": ("siglip", {**VIT, "pool": "attention"}, {**TEXT, "causal": False}, {"image": "none", "text": "affine"}, 16),
@@ -106,10 +108,15 @@ def test_two_towers_give_what_their_reference_gives(file):
         "models", {"name": "aligner", "width": width, "encoders": {"image": image, "text": text}, "projection": projection}, "model"
     )
     x, valid = given("text")
-    batch = {"image": jnp.asarray(GOLDEN["image"]), "text": x, "text/valid": jnp.ones_like(valid) if family == "siglip" else valid}
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
-    params = {part: loaded(family, FOLDER / "weights" / file, part, {"params": tree})["params"] for part, tree in shapes.items()}
-    outputs, _ = checks.quick(lambda params: model.apply({"params": params}, batch, train=False))(params)
+    picture = jnp.asarray(GOLDEN["square" if file == "open_clip_rn.pt" else "image"])
+    batch = {"image": picture, "text": x, "text/valid": jnp.ones_like(valid) if family == "siglip" else valid}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    variables = {kind: {} for kind in shapes}
+    for part in shapes["params"]:
+        found = loaded(family, FOLDER / "weights" / file, part, {kind: tree[part] for kind, tree in shapes.items() if part in tree})
+        for kind, tree in found.items():
+            variables[kind][part] = tree
+    outputs, _ = checks.quick(lambda variables: model.apply(variables, batch, train=False))(variables)
     for side in ("image", "text"):
         wanted = GOLDEN[f"{file.split('.')[0]}/{side}"]
         np.testing.assert_allclose(outputs[f"{side}/z"], wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=2e-5)
