@@ -54,7 +54,7 @@ def test_a_variant_stands_for_arguments_and_ones_own_win():
     with pytest.raises(ConfigError, match=r"x.varient is unknown. Did you mean 'variant'"):
         build("encoders", {"name": "vit", "varient": "B/16"}, "x")
     with pytest.raises(ConfigError, match=r"x.variant is unknown"):
-        build("encoders", {"name": "resnet", "variant": "50"}, "x")
+        build("encoders", {"name": "lenet", "variant": "50"}, "x")
 
 
 def test_the_argument_of_a_config():
