@@ -12,5 +12,5 @@ from mmjax.report import html
 def write_gallery(path: Path, name: str, facts: Mapping[str, str], found: Gallery) -> Path:
     """Writes the page to `path` and returns it."""
     page = html.templates().get_template("gallery.html.jinja")
-    write_atomic(path, page.render(name=name, facts=list(facts.items()), found=html.drawn(found, name)))
+    write_atomic(path, page.render(name=name, facts=list(facts.items()), found=html.drawn(found, "nearest first")))
     return path

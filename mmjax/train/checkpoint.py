@@ -53,6 +53,7 @@ class Checkpoints:
                 best_mode=best_mode,
                 cleanup_tmp_directories=not read_only,  # what looks like a leftover may be another process's save under way
                 read_only=read_only,
+                create=not read_only,
                 step_prefix="step",
             ),
         )
