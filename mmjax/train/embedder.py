@@ -84,6 +84,7 @@ class Embedder:
         if family is None:
             raise DataError(f"{path} is neither a run nor the weights of {' or '.join(FAMILIES)}.")
         weights: Any = build("weights", {"name": family, "path": path}, "weights")
+        del arrays
         config = weights.config()
         words = {"name": "file", "path": tokenizer or str(folder_of(path))}
         self.data = Data({"name": "given"}, config["pp"], batch_size, batch_pp=config["batch_pp"], tokenizer=words)

@@ -39,10 +39,13 @@ class Checkpoint:
     def __init__(self, path: str):
         _placed(path)
         self.path = path
+        self._arrays: dict[str, np.ndarray] | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its arrays, by the names on disk; see `read`."""
-        return read(self.path)
+        """Its arrays, by the names on disk, read once; see `read`."""
+        if self._arrays is None:
+            self._arrays = read(self.path)
+        return self._arrays
 
     def json(self, name: str) -> dict[str, Any]:
         """A file of settings beside them, such as "config.json"; {} where there is none."""

@@ -112,6 +112,17 @@ def converted(arrays: Arrays, table: Iterable[Row], unused: str = "") -> dict[st
     return out
 
 
+def variables(found: Arrays) -> dict[str, dict[str, np.ndarray]]:
+    """Parameters, and the running statistics of batch norms, as `load` gives them."""
+    stats = {name: x for name, x in found.items() if name.endswith(("/mean", "/var"))}
+    return {"params": {name: x for name, x in found.items() if name not in stats}, "batch_stats": stats}
+
+
+def part_kind(part: str) -> str:
+    """What a part of an aligner is, by its stream's name: "image" of `image_view2`, "image_projection" of its projection."""
+    return part.split("_", 1)[0] + ("_projection" if part.endswith("_projection") else "")
+
+
 def below(arrays: Arrays, *prefixes: str) -> dict[str, np.ndarray]:
     """The arrays whose names begin with a prefix, without it: of the first that any begins with; "" is all."""
     for prefix in prefixes:

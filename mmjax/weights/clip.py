@@ -28,12 +28,14 @@ from mmjax.weights._layers import (
     linear,
     norm,
     packed,
+    part_kind,
     patches,
     plain,
     resized,
     rows,
     tower,
     transposed,
+    variables,
 )
 from mmjax.weights.resnet import TORCH, batch_norm, stages_from_zero
 
@@ -129,8 +131,8 @@ class Clip(Checkpoint):
         image = below(arrays, image)
         eyes, words = told.get("vision_config", {}), told.get("text_config", {})
         quick = self.json("open_clip_config.json").get("model_cfg", {}).get("quick_gelu", "open_clip" not in Path(self.path).name)
-        activation = {"quick_gelu": "quick_gelu"}.get(eyes.get("hidden_act", "quick_gelu"), "gelu_exact") if hf else None
-        more = {"activation": activation or ("quick_gelu" if quick else "gelu_exact"), "norm_epsilon": 1e-5}
+        quick = eyes.get("hidden_act", "quick_gelu") == "quick_gelu" if hf else quick
+        more = {"activation": "quick_gelu" if quick else "gelu_exact", "norm_epsilon": 1e-5}
         block = (r"encoder\.layers\.(\d+)\.", r"encoder\.layers\.0\.mlp\.fc1\.weight") if hf else BLOCKS
         patch = image["embeddings.patch_embedding.weight" if hf else "conv1.weight"]
         places = image["embeddings.position_embedding.weight" if hf else "positional_embedding"]
@@ -162,14 +164,13 @@ class Clip(Checkpoint):
         arrays = self.arrays()
         resnet = "visual.layer1.0.conv1.weight" in arrays
         layout = HF if "vision_model.embeddings.class_embedding" in arrays else OPENAI if "visual.proj" in arrays or resnet else None
-        kind = part.split("_", 1)[0] + ("_projection" if part.endswith("_projection") else "")
+        kind = part_kind(part)
         if layout is None or kind not in layout:
             what = "is no CLIP" if layout is None else f"has no part {part!r}: {', '.join(layout)}"
             raise DataError(f"{self.path} {what}.")
         if resnet and kind == "image":  # its last layer is the projection
             found = converted(stages_from_zero(below(arrays, "visual.")), RESNET_IMAGE, r".*\.num_batches_tracked")
-            stats = {name: x for name, x in found.items() if name.endswith(("/mean", "/var"))}
-            return {"params": {name: x for name, x in found.items() if name not in stats}, "batch_stats": stats}
+            return variables(found)
         prefixes, table, unused = layout[kind]
         found = converted(below(arrays, *prefixes), table, unused)
         if kind == "image" and "positions" in found and "positions" in shapes:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmjax.config import DataError
 from mmjax.weights._files import Checkpoint
-from mmjax.weights._layers import Row, below, conv, converted
+from mmjax.weights._layers import Row, below, conv, converted, variables
 
 
 def batch_norm(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -56,8 +56,7 @@ class Resnet(Checkpoint):
         if not hf and "layer1.0.conv3.weight" not in arrays:
             raise DataError(f"{self.path} is no ResNet of bottlenecks: it has no layer1.0.conv3.weight.")
         found = converted(arrays, HF, UNUSED) if hf else converted(stages_from_zero(arrays), TORCH, UNUSED)
-        stats = {name: x for name, x in found.items() if name.endswith(("/mean", "/var"))}
-        return {"params": {name: x for name, x in found.items() if name not in stats}, "batch_stats": stats}
+        return variables(found)
 
 
 def stages_from_zero(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

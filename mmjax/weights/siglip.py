@@ -16,7 +16,7 @@ import numpy as np
 
 from mmjax.config import DataError
 from mmjax.weights._files import Checkpoint
-from mmjax.weights._layers import Row, below, blocks, converted, embedding, linear, norm, packed, patches, resized, rows, tower
+from mmjax.weights._layers import Row, below, blocks, converted, embedding, linear, norm, packed, part_kind, patches, resized, rows, tower
 from mmjax.weights.clip import HF_BLOCK
 
 IMAGE = [
@@ -88,7 +88,7 @@ class Siglip(Checkpoint):
     def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
         """{"params": arrays} of `image...`, `text...` or `text_projection`; positions of images fit the size that is wanted."""
         arrays = self.arrays()
-        kind = part.split("_", 1)[0] + ("_projection" if part.endswith("_projection") else "")
+        kind = part_kind(part)
         if "vision_model.head.probe" not in arrays:
             raise DataError(f"{self.path} is no SigLIP: it has no vision_model.head.probe.")
         if kind not in PARTS:
