@@ -30,8 +30,9 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    if f.processes > 1:
-        _pin(f.process)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if f.process == 0:
+        _pin(0, cores, f.processes)
     from mmjax.contract import write_atomic
     from mmjax.report.comparison import write_comparison
     from mmjax.study import compare, comparison
@@ -42,7 +43,7 @@ def main() -> None:
     plan = compare.plan(f.config, fusion=f.fusion, seeds=f.seeds, equal=f.equal, vmap=f.vmap)
     here = environment()
     compare.begin(workdir, plan, here)
-    workers += [_worker(i) for i in range(1, f.processes)] if f.process == 0 else []
+    workers += _workers(cores, f.processes) if f.process == 0 else []
     compare.work(workdir, plan, say=lambda line: print(line, flush=True))
     if f.process:
         return
@@ -72,16 +73,20 @@ def main() -> None:
         fill(f.document, text)
 
 
-def _worker(i: int) -> subprocess.Popen:
-    """The same command as another process of this comparison."""
-    return subprocess.Popen([sys.executable, *sys.argv, f"--process={i}"])
+def _workers(cores: list[int], processes: int) -> list[subprocess.Popen]:
+    """The same command as the other processes of this comparison, which inherit their cores."""
+    found = []
+    for i in range(1, processes):
+        _pin(i, cores, processes)
+        found.append(subprocess.Popen([sys.executable, *sys.argv, f"--process={i}"]))
+    _pin(0, cores, processes)
+    return found
 
 
-def _pin(i: int) -> None:
+def _pin(i: int, cores: list[int], processes: int) -> None:
     """Small models gain nothing by several cores: each process keeps to its share of them."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) >= flags.FLAGS.processes:
-        os.sched_setaffinity(0, cores[i :: flags.FLAGS.processes])
+    if len(cores) >= processes > 1:
+        os.sched_setaffinity(0, cores[i::processes])
 
 
 if __name__ == "__main__":

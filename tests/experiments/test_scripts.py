@@ -53,6 +53,22 @@ def test_what_the_benchmark_trains_is_valid(monkeypatch):
     assert not quickstart.evals and quickstart.config["data"] == benchmark._load(benchmark.QUICKSTART)["data"]
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes cannot be bound to cores here")
+def test_processes_of_a_comparison_have_cores_of_their_own(monkeypatch):
+    """They inherit them: two were once bound to one core, and took twice as long."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    import compare
+
+    done = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: done.append(cores))
+    monkeypatch.setattr(compare.subprocess, "Popen", lambda command: done.append(command[-1]))
+    compare._workers([0, 1, 2, 5], 3)
+    assert done == [[1], "--process=1", [2], "--process=2", [0, 5]]
+    done.clear()
+    compare._workers([0, 1], 3)
+    assert done == ["--process=1", "--process=2"], "fewer cores than processes: none is bound"
+
+
 @pytest.mark.slow
 def test_where_a_start_goes(config, tmp_path):
     """Every phase takes some time, and together they are less than the command takes."""
