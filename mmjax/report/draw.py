@@ -12,6 +12,7 @@ import io
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -318,6 +319,15 @@ def lines_svg(found: Lines, alt: str) -> Markup:
     out += [_text(up.show(tick), left - 6, y(tick), "end") for tick in up.ticks]
     size = f"0 0 {left + width + 170:.0f} {max([low + 14, *ends]) + 10:.0f}"
     return Markup(f'<svg class="lines" viewBox="{size}" role="img" aria-label="{escape(alt)}">' + "".join(out) + "</svg>")
+
+
+def standalone(svg: Markup) -> str:
+    """A picture of a page as a file of its own, with the page's style."""
+    style = Path(__file__).with_name("style.css").read_text()
+    head, tag, rest = svg.partition(">")
+    width, height = re.findall(r'viewBox="0 0 (\d+) (\d+)"', head)[0]
+    back = '<rect width="100%" height="100%" style="fill: var(--card)"/>'
+    return f'{head} xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"{tag}<style>{style}</style>{back}{rest}\n'
 
 
 class _Axis:

@@ -154,7 +154,7 @@ def _other_numbers(run: Run) -> dict[str, list[tuple[str, str]]]:
         value = run.results[key]
         if key == "step" or metrics.is_metric(key, value):
             continue
-        counts, timings = key.startswith("data/") or "unreadable" in key, key.startswith("time/") or key.endswith("_s")
+        counts, timings = key.startswith(("data/", "parameters")) or "unreadable" in key, key.startswith("time/") or key.endswith("_s")
         found["counts" if counts else "timings" if timings else "others"].append((key, _plain(key, value)))
     return found
 

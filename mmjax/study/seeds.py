@@ -1,16 +1,20 @@
-"""One config, several seeds: means and spreads beside their baselines."""
+"""One config, several seeds: means and spreads beside their baselines; and several variants of it, a line each."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mmjax.contract import Intervals
 from mmjax.study.document import table
 
+Results = Sequence[Mapping[str, Any]]
 
-def summary(results: Sequence[Mapping[str, Any]], prefix: str = "test") -> list[dict[str, Any]]:
+
+def summary(results: Results, prefix: str = "test") -> list[dict[str, Any]]:
     """A row a metric: `name`, every seed's `values`, their `mean` and `std` (n - 1), and each baseline's mean in `baselines`.
 
     A baseline is a result whose name goes on behind the metric's: `<metric>/chance`.
@@ -40,3 +44,28 @@ def markdown(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str:
             cells.append(f"{row['mean'] / chance:.1f}" if chance else "")
         lines.append(cells)
     return table(head, lines)
+
+
+def variants(found: Mapping[str, Results], metrics: Sequence[str]) -> str:
+    """A line a variant: each metric's mean and standard deviation over seeds, what is trained, and the time; then the baselines."""
+    rows, known = [], {}
+    for name, results in found.items():
+        by_name = {row["name"]: row for row in summary(results)}
+        cells = [f"**{by_name[m]['mean']:.3f}** ± {by_name[m]['std']:.3f}" if m in by_name else "" for m in metrics]
+        seconds = float(np.mean([r["time/train_s"] for r in results]))
+        rows.append([f"`{name}`", *cells, f"{results[0]['parameters_trained']:,}", f"{seconds:.0f}"])
+        for m in metrics:
+            for baseline, value in by_name.get(m, {"baselines": {}})["baselines"].items():
+                known.setdefault(baseline, {}).setdefault(m, []).append(value)
+    for baseline, values in known.items():
+        rows.append([baseline, *(f"{np.mean(values[m]):.3f}" if m in values else "" for m in metrics), "", ""])
+    return table(["variant", *(f"`{m}`" for m in metrics), "trained parameters", "seconds of training"], rows)
+
+
+def picture(found: Mapping[str, Results], metric: str) -> Intervals:
+    """The metric of every variant, with its standard deviation over seeds, beside the strongest baseline."""
+    rows = {name: next(row for row in summary(results) if row["name"] == metric) for name, results in found.items()}
+    baselines = [value for row in rows.values() for value in row["baselines"].values()]
+    means, stds = ([row[key] for row in rows.values()] for key in ("mean", "std"))
+    label = f"{metric}, mean and standard deviation over seeds; the line is the strongest baseline"
+    return Intervals([*rows], means, [0.0 if math.isnan(x) else x for x in stds], label, max(baselines, default=None))

@@ -16,6 +16,7 @@ from mmjax.contract import Artifact, State, Table, save_artifact, write_atomic
 from mmjax.data.loader import Data, SplitView
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.optim import count
 from mmjax.train.run import read_config
 from mmjax.train.step import Functions
 
@@ -62,6 +63,10 @@ def final_evaluation(parts: Parts, fns: Functions, state: State, workdir: Path, 
         artifacts |= found
     for prefix, data, _ in _read(parts):
         results |= {f"{prefix}/{split}/unreadable": count for split, count in data.unreadable.items()}
+    results |= {
+        "parameters": count(state.params["model"]),
+        "parameters_trained": count(parts.optimizer.split(state.params)[0].get("model", {})),
+    }
     results |= {"time/evaluation_s": time.perf_counter() - begin, **(extra or {})}
     if jax.process_index() == 0:
         for name, artifact in artifacts.items():

@@ -16,7 +16,7 @@ from mmjax.train.build import Parts, parts_of
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.evaluation import check_evaluators, evaluate, final_evaluation
 from mmjax.train.logging import RunLog
-from mmjax.train.optim import paths
+from mmjax.train.optim import count
 from mmjax.train.pretrained import load_parts, with_parts
 from mmjax.train.run import RunFolder
 
@@ -138,13 +138,12 @@ def _due_evals(parts: Parts, step: int) -> dict[str, str]:
 
 
 def _summary(parts: Parts, shapes: Any, start: int) -> str:
-    sizes = {name: sum(leaf.size for leaf in paths(tree).values()) for name, tree in shapes.params["model"].items()}
-    total = sum(sizes.values())
-    trained = sum(leaf.size for leaf in paths(parts.optimizer.split(shapes.params)[0].get("model", {})).values())
+    sizes = {name: count(tree) for name, tree in shapes.params["model"].items()}
+    total, trained = sum(sizes.values()), count(parts.optimizer.split(shapes.params)[0].get("model", {}))
     share = f", {trained:,} of them trained ({trained / total:.2%})" if trained < total else ""
     mesh = ", ".join(f"{axis} {size}" for axis, size in parts.mesh.shape.items())
     begun = {part: source if isinstance(source, str) else source["name"] for part, source in parts.config["init_from"].items()}
     begin = ", ".join(["from the start", *(f"{part} from {source}" for part, source in begun.items())])
     where = f"resuming at step {start:,}" if start else begin
-    counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
-    return f"{total:,} parameters ({counts}){share}; {len(parts.data.source('train')):,} examples; mesh {mesh}; {where}."
+    each = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+    return f"{total:,} parameters ({each}){share}; {len(parts.data.source('train')):,} examples; mesh {mesh}; {where}."

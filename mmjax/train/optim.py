@@ -76,6 +76,11 @@ def paths(tree: Mapping[str, Any]) -> dict[str, Any]:
     return flatten_dict(tree, sep="/")
 
 
+def count(params: Mapping[str, Any]) -> int:
+    """How many numbers parameters are."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
 class Optimizer:
     """A named optax optimizer under rules; gradients and optimizer state exist only for what the rules do not freeze.
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import xml.dom.minidom
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,28 @@ def test_several_seeds_and_their_table(config, tmp_path):
     ]
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert f"| `test/retrieval/text_to_image/r@10` | **{sum(results) / 2:.3f}** ±" in text and "commit" in text and "× chance" in text
+
+
+def test_variants_stand_in_one_table(config, tmp_path):
+    """Runs that are finished are not trained again; one that cannot begin is said."""
+    for name, value in {"how=lit": 0.5, "how=lora,rank=4": 0.4}.items():
+        place = tmp_path / name / "seed_0"
+        place.mkdir(parents=True)
+        found = {"test/r@10": value, "test/r@10/chance": 0.1, "time/train_s": 3.0, "parameters_trained": 12}
+        about = {"git_commit": "abc", "git_changes": False, "cpu_cores": 2, "cpu": "x", "devices": "y", "versions": {"jax": "1"}}
+        (place / "results.json").write_text(json.dumps(found))
+        (place / "environment.json").write_text(json.dumps(about))
+    document, picture = tmp_path / "variants.md", tmp_path / "variants.svg"
+    document.write_text("<!-- toy -->\n<!-- end of toy -->\n")
+    more = ["--document", document, "--mark", "toy", "--picture", picture]
+    given = ["--config_file", config, "--seeds=1", "--processes=2", "--workdir", tmp_path]
+    done = script("seeds.py", *given, "--variants", "how=lit; how=lora,rank=4", *more)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" | ")[0] for line in document.read_text().splitlines() if line.startswith("| ")]
+    assert lines == ["| variant", "| `how=lit`", "| `how=lora,rank=4`", "| chance"] and "commit: abc" in document.read_text()
+    assert "how=lora,rank=4" in xml.dom.minidom.parse(str(picture)).toxml()
+    done = script("seeds.py", *given, "--variants=smok")
+    assert done.returncode == 2 and "Did you mean 'smoke'" in done.stdout + done.stderr
 
 
 def test_data_is_inspected_before_training(config, tmp_path):
