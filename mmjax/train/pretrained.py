@@ -5,7 +5,7 @@
     init_from=dict(image=dict(name="efficientnet_lite"))       a family of `mmjax/weights/`
 
 A part is what the model calls it: an encoder by its stream (`image`), or its projection (`image_projection`). Freezing
-it is up to `optimizer.rules`.
+it is up to `optimizer.rules`. An objective with a teacher is named likewise, for all parts of the teacher's model.
 """
 
 from __future__ import annotations
@@ -57,21 +57,46 @@ def load_parts(parts: Parts, shapes: State) -> dict[str, Any]:
         ConfigError: the model has no such part, or its ids are of another tokenizer.
         CheckpointError: what is loaded is of another architecture; the arrays are named.
     """
-    found: dict[str, Any] = {"params": {}, "stats": {}, "fitted": {}}
-    for part, source in parts.config["init_from"].items():
-        path, model = f"init_from.{part}", shapes.params["model"]
-        if part not in model:
-            raise ConfigError(f"{path}: the model has no such part.{nearest(part, model)}")
-        stats = {name: tree[part] for name, tree in shapes.stats.items() if part in tree}
-        if isinstance(source, str):
-            _check_tokenizer(parts, part, Path(source), path)
-            params, stats, found["fitted"][part] = _from_run(Path(source), part, model[part], stats, shapes.fitted.get(part, {}))
+    sources, model = parts.config["init_from"], shapes.params["model"]
+    teachers = [name for name, (objective, _) in parts.objectives.items() if hasattr(objective, "model")]
+    for name in teachers:
+        if name not in sources:
+            raise ConfigError(f"objectives.{name}: a teacher that was never taught. init_from.{name}=... says whose weights it has.")
+    found: dict[str, Any] = {"params": {}, "stats": {}, "fitted": {}, "aux": {}}
+    for name, source in sources.items():
+        if name in teachers:
+            node = parts.config["objectives"][name]["model"]
+            found["aux"][name], fitted = _loaded(parts, source, f"init_from.{name}", node, shapes.aux[name], shapes)
+            found["fitted"] = fitted | found["fitted"]
+        elif name in model:
+            wanted = {"params": {name: model[name]}, **{kind: {name: tree[name]} for kind, tree in shapes.stats.items() if name in tree}}
+            own, fitted = _loaded(parts, source, f"init_from.{name}", parts.config["model"], wanted, shapes)
+            found["params"] |= own.pop("params")
+            found["fitted"] |= fitted
+            for kind, tree in own.items():
+                found["stats"].setdefault(kind, {}).update(tree)
         else:
-            params, stats = _from_weights(source, part, path, model[part], stats)
-        found["params"][part] = params
-        for name, tree in stats.items():
-            found["stats"].setdefault(name, {})[part] = tree
+            raise ConfigError(f"init_from.{name}: the model has no such part.{nearest(name, [*model, *teachers])}")
     return found
+
+
+def _loaded(
+    parts: Parts, source: Any, path: str, node: Mapping[str, Any], wanted: Mapping[str, Any], shapes: State
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The variables of some parts of a model, {"params": {part: arrays}, ...}, and what a run's streams were fitted with."""
+    found: dict[str, Any] = {kind: {} for kind in wanted}
+    fitted: dict[str, Any] = {}
+    for part, params in wanted["params"].items():
+        stats = {kind: tree[part] for kind, tree in wanted.items() if kind != "params" and part in tree}
+        if isinstance(source, str):
+            _check_tokenizer(parts, node, part, Path(source), path)
+            params, stats, fitted[part] = _from_run(Path(source), part, params, stats, shapes.fitted.get(part, {}))
+        else:
+            params, stats = _from_weights(source, part, path, params, stats)
+        found["params"][part] = params
+        for kind, tree in stats.items():
+            found[kind][part] = tree
+    return found, fitted
 
 
 def _from_run(run: Path, part: str, params: Any, stats: Mapping[str, Any], fitted: Any) -> tuple[Any, dict[str, Any], Any]:
@@ -116,12 +141,12 @@ def with_parts(state: State, found: Mapping[str, Any]) -> State:
     if ema:
         ema = {**ema, "model": {**ema["model"], **jax.tree.map(jnp.copy, found["params"])}}
     fitted = {stream: found["fitted"].get(stream, tree) for stream, tree in state.fitted.items()}
-    return state._replace(params=params, stats=stats, ema=ema, fitted=fitted)
+    return state._replace(params=params, stats=stats, ema=ema, fitted=fitted, aux={**state.aux, **found["aux"]})
 
 
-def _check_tokenizer(parts: Parts, part: str, run: Path, path: str) -> None:
+def _check_tokenizer(parts: Parts, model: Mapping[str, Any], part: str, run: Path, path: str) -> None:
     """An embedding's rows are a tokenizer's ids, and mean nothing under another."""
-    encoder = parts.config["model"].get("encoders", {}).get(part)
+    encoder = model.get("encoders", {}).get(part)
     if not isinstance(encoder, Mapping) or "vocab" not in encoder:
         return
     if Tokenizer.load(run / "tokenizer.json").fingerprint != parts.data.tokenizer.fingerprint:

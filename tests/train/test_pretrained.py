@@ -163,3 +163,28 @@ def test_an_encoder_sees_its_input_as_it_was_fitted_where_it_was_trained(tmp_pat
     parts = parts_of(config(init_from={"image": str(tmp_path / "without")}, **fits))
     with pytest.raises(CheckpointError, match="missing fitted/image/0_normalise/mean"):
         load_parts(parts, shapes)
+
+
+def test_a_teachers_weights_come_from_its_run(tmp_path):
+    """Whole, with the statistics of its norms, beside a student of another shape."""
+    large = config(model__encoders__image=RESNET)
+    state = finished(tmp_path / "large", large)
+    taught = {"name": "teacher", "model": large["model"], "features": ["image/z"], "affinities": [("image", "text")]}
+    parts = parts_of(config(objectives={"teacher": taught}, init_from={"teacher": str(tmp_path / "large")}))
+    shapes = shapes_of(parts)
+    assert "teacher" not in shapes.params, "both embed in one width: there is no matrix, and nothing of the teacher is trained"
+    with jax.set_mesh(parts.mesh):
+        found = with_parts(drawn(shapes), load_parts(parts, shapes))
+    assert same(found.aux["teacher"], {"params": state.params["model"], **state.stats})
+    assert same(found.params, drawn(shapes).params), "the student begins as it would"
+
+
+def test_a_teacher_without_weights_or_of_another_size(averaged):
+    taught = {"name": "teacher", "model": config()["model"], "features": ["image/z"]}
+    parts = parts_of(config(objectives={"teacher": taught}))
+    with pytest.raises(ConfigError, match=r"objectives.teacher: a teacher that was never taught. init_from.teacher=..."):
+        load_parts(parts, shapes_of(parts))
+    other = config(model__encoders__image__width=8)["model"]
+    parts = parts_of(config(objectives={"teacher": {**taught, "model": other}}, init_from={"teacher": str(averaged[0])}))
+    with pytest.raises(CheckpointError, match="of another architecture.*model/image"):
+        load_parts(parts, shapes_of(parts))
