@@ -8,6 +8,8 @@ same whatever the number of processes and the position is s alone.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections import ChainMap, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmjax import config
 from mmjax.config import ConfigError, DataError, UserError
 from mmjax.contract import BATCH_AXES, MASK, kind
+from mmjax.data import stored
 from mmjax.data.batch_pp import BatchPP
 from mmjax.data.examples import Examples, Source, Spec, Unreadable, field, has, strata_of
 from mmjax.data.order import Order, balanced
@@ -47,6 +50,7 @@ class Data:
         cache: whether what the operations before the first that draws give stays in memory.
         encoded: streams of frozen encoders, which batches carry as their encodings: each example goes through the encoder once,
             as in evaluation. They stay in the host's memory, 4 bytes a number of a token.
+        encoded_in: a folder where these are stored for other runs, each under a fingerprint of the data, operations and weights.
         threads, prefetch: threads that load batches, and batches kept ready on the devices.
         max_unreadable: the share of unreadable items above which reading stops.
         seed, workdir: provided by the run; the tokenizer is stored in `workdir`.
@@ -65,6 +69,7 @@ class Data:
         balance: Mapping[str, float] | None = None,
         cache: bool = False,
         encoded: Sequence[str] = (),
+        encoded_in: str | None = None,
         threads: int = 2,
         prefetch: int = 2,
         max_unreadable: float = 0.01,
@@ -77,9 +82,10 @@ class Data:
         self.balance = dict(balance or {})
         self.cache, self.threads, self.prefetch, self.max_unreadable = cache, threads, prefetch, max_unreadable
         self.seed, self.workdir, self.path = seed, workdir, path
-        self.encoded = tuple(encoded)
+        self.encoded, self._encoded_in = tuple(encoded), encoded_in
         self._run: Data | None = None
         self._encode: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None = None
+        self._made_of: Callable[[str], str] = str
         self._encoded: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         self._fitted: dict[Mesh, dict[str, Any]] = {}
         self._sources: dict[str, Source] = {}
@@ -262,13 +268,13 @@ class Data:
                 raise DataError(f"{what}: values of the training examples are NaN or infinite, or none of them is valid.")
         return found
 
-    def encode(self, encode: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None) -> None:
+    def encode(self, encode: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None, made_of: Callable[[str], str] = str) -> None:
         """From here on batches carry the `encoded` streams as their encodings, wherever they are read by the run's operations.
 
-        `encode(stream, batch)` gives what stands for the stream in a batch; what was encoded before stays. With None they are
-        as they were.
+        `encode(stream, batch)` gives what stands for the stream in a batch, and `made_of(stream)` a fingerprint of what does so;
+        what was encoded before stays. With None they are as they were.
         """
-        self._encode = encode
+        self._encode, self._made_of = encode, made_of
 
     def _read(self, mesh: Mesh, split: str, pp: Mapping[str, str], *, items: str | None = None, **more: Any) -> Examples:
         """The examples that batches are made of: of `encoded` streams, where `pp` is the run's, their encodings."""
@@ -284,12 +290,26 @@ class Data:
         if (split, stream) not in self._encoded:
             assert self._encode is not None
             examples = self.examples(split, {stream: self.pp[stream]})
+            place = self._place(split, stream)
+            if place and (found := stored.load(place)):
+                self._encoded[split, stream] = found.arrays
+                examples.unreadable.update(found.unreadable)
+                return found.arrays
             parts: dict[str, list[Any]] = {}
             for batch in self._once(mesh, examples, range(len(examples))):
                 for name, value in self._encode(stream, batch).items():
                     parts.setdefault(name, []).append(value)
             self._encoded[split, stream] = {n: np.concatenate(jax.device_get(values))[: len(examples)] for n, values in parts.items()}
+            if place:
+                stored.save(place, self._encoded[split, stream], examples.unreadable)
         return self._encoded[split, stream]
+
+    def _place(self, split: str, stream: str) -> Path | None:
+        """Where the encodings of a stream are stored."""
+        if not self._encoded_in:
+            return None
+        made = [self._made_of(stream), self.source(split).fingerprint, self.pp[stream], self.tokenizer.fingerprint]
+        return Path(self._encoded_in) / f"{stream}_{split}_{hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]}.safetensors"
 
     def train_batches(self, mesh: Mesh, start: int = 0) -> Iterator[dict[str, jax.Array]]:
         """Endless batches from step `start` on, placed on the mesh ahead of time."""

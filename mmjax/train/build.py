@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax import config as configs
@@ -123,7 +126,18 @@ class Parts(NamedTuple):
         self._check_stages(state, {model.part(stream) for stream in self.data.encoded})
         given = jax.tree.map(jnp.copy, ({"params": state.params["model"], **state.stats}, state.fitted))  # a step takes the state's memory
         fn = jax.jit(self._encode, static_argnames="stream", out_shardings=NamedSharding(self.mesh, PartitionSpec()))
-        self.data.encode(lambda stream, batch: fn(*given, batch, stream=stream))
+
+        def made_of(stream: str) -> str:
+            variables, fitted = given
+            name, batch_pp = model.part(stream), self.config["data"].get("batch_pp") or {}
+            own = {kind: tree[name] for kind, tree in variables.items() if name in tree} | {"fitted": fitted.get(stream, {})}
+            told = [self.config["model"]["encoders"][name], batch_pp.get(stream)]
+            found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+            for path, leaf in sorted(paths(own).items()):
+                found.update(path.encode() + np.asarray(jax.device_get(leaf)).tobytes())
+            return found.hexdigest()
+
+        self.data.encode(lambda stream, batch: fn(*given, batch, stream=stream), made_of)
 
     def _check_stages(self, state: State, encoders: set[str]) -> None:
         """Whether the model is the same on encodings, which have no lower stages, as on what they are made of."""

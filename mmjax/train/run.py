@@ -30,6 +30,7 @@ MAY_CHANGE = (
     "checkpoint.keep",
     "steps",
     "data.cache",
+    "data.encoded_in",
     "data.threads",
     "data.prefetch",
     "data.max_unreadable",

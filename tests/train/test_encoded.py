@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.config import ConfigError
+from mmjax.config import ConfigError, DataError
+from mmjax.data import stored
 from mmjax.study.cost import cost
 from mmjax.study.side_by_side import Run, SideBySide
 from mmjax.train.build import parts_of
@@ -81,3 +82,41 @@ def test_what_is_encoded_once_costs_no_step_anything():
     """So that budgets of equal operations are those of the steps that are run."""
     whole, encoded = (cost(parts_of(toy_config(**{**FROZEN, "data__encoded": e}))) for e in ([], ["image"]))
     assert encoded["step_flops"] < whole["step_flops"] and encoded["parameters"] == whole["parameters"]
+
+
+def batches_of(**changes):
+    """What the training split is read as, and the data."""
+    parts = parts_of(toy_config(**FROZEN, data__encoded=["image"], **changes))
+    with jax.set_mesh(parts.mesh):
+        state = parts.init(parts.state_shapes(), next(parts.data.train_batches(parts.mesh)))
+        parts.encode(state)
+        return jax.device_get(list(parts.data.eval_batches(parts.mesh, "train"))), parts.data
+
+
+def test_encodings_are_stored_for_other_runs_and_made_again_for_others(tmp_path):
+    """Bit for bit, the unreadable picture included; another encoder or other operations have files of their own."""
+    wanted, data = batches_of(data__encoded_in=str(tmp_path))
+    (file,) = tmp_path.iterdir()
+    time = file.stat().st_mtime_ns
+    found, again = batches_of(data__encoded_in=str(tmp_path))
+    assert [*tmp_path.iterdir()] == [file] and file.stat().st_mtime_ns == time, "nothing was made again"
+    for a, b in zip(wanted, found, strict=True):
+        assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+    assert data.unreadable == again.unreadable and sum(again.unreadable.values()) == 1
+    batches_of(data__encoded_in=str(tmp_path), model__encoders__image__width=8)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_stored_encodings_are_whole_or_said_not_to_be(tmp_path):
+    place = tmp_path / "image_train_0.safetensors"
+    assert stored.load(place) is None
+    arrays = {"image": np.ones((2, 3), jax.numpy.bfloat16), "image/valid": np.array([[True], [False]])}
+    stored.save(place, arrays, {7: "no image"})
+    found = stored.load(place)
+    assert found is not None
+    assert found.unreadable == {7: "no image"} and {k: v.dtype for k, v in found.arrays.items()} == {k: v.dtype for k, v in arrays.items()}
+    place.write_bytes(place.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"image_train_0.safetensors cannot be read .*Delete the file"):
+        stored.load(place)
+    with pytest.raises(DataError, match=r"cannot be stored in .*image_train_0.safetensors: .*File exists"):
+        stored.save(place / "file", arrays, {})
