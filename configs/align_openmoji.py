@@ -15,10 +15,11 @@ def get_config(arg=""):
     c.seed = arg.seed
     c.steps = 4 if arg.smoke else 150
 
+    size = 32 if arg.smoke else 96
     c.data = dict(
         source=dict(name="openmoji"),
         batch_size=16 if arg.smoke else 128,
-        pp=dict(image="decode|resize(96)|random_affine(10, 0.1, 0.1)|flip_lr", text='choose("en", aliases=False)|lower|tokens(48)'),
+        pp=dict(image=f"decode|resize({size})|random_affine(10, 0.1, 0.1)|flip_lr", text='choose("en", aliases=False)|lower|tokens(48)'),
         tokenizer=dict(name="byte"),
         cache=True,
     )
@@ -48,7 +49,7 @@ def get_config(arg=""):
         ],
     )
     c.mesh = dict(data=-1, fsdp=1)
-    languages = ("en", "de", "fr", "es", "it", "pt", "id", "tr")  # English is trained, the others are only asked
+    languages = ("en", "de", "fr", "es", "it", "pt", "id", "tr")[: 2 if arg.smoke else None]  # English is trained, the others only asked
     c.evals = dict(
         retrieval=dict(name="retrieval", every=50, variants={x: dict(text=f'choose("{x}")|lower|tokens(48)') for x in languages}),
         loss=dict(name="loss", every=50),
