@@ -154,8 +154,8 @@ class Swin(nn.Module):
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
             else:
                 self._check(x, 2, "squares")
-                x = norm(f"merge_{stage}_norm")(rearrange(x, "b (h p) (w q) c -> b h w (q p c)", p=2, q=2))
-                x = nn.Dense(self.width * 2**stage, use_bias=False, dtype=self.dtype, name=f"merge_{stage}")(x)
+                x = norm(f"stage_{stage - 1}_merge_norm")(rearrange(x, "b (h p) (w q) c -> b h w (q p c)", p=2, q=2))
+                x = nn.Dense(self.width * 2**stage, use_bias=False, dtype=self.dtype, name=f"stage_{stage - 1}_merge")(x)
             self._check(x, min(self.window, *x.shape[1:3]), "windows")
             for i in range(depth):
                 block = WindowBlock(
@@ -187,7 +187,9 @@ class Swin(nn.Module):
     def _check(self, x: Float[Array, "B H W C"], side: int, what: str) -> None:
         _, height, width, _ = x.shape
         if height % side or width % side:
-            raise ConfigError(f"swin: {what} of {side} x {side} do not divide {height} x {width}. Take images of another size, or another window.")
+            raise ConfigError(
+                f"swin: {what} of {side} x {side} do not divide {height} x {width}. Take images of another size, or another window."
+            )
 
     @classmethod
     def tiny(cls) -> tuple[Swin, dict[str, np.ndarray]]:
