@@ -143,7 +143,7 @@ class Prefix:
     ) -> Any:
         """What the attention gives of a longer context; a row of which nothing is valid sees no prefix either."""
         if module.causal or bias is not None:
-            raise ConfigError("adapt: a prefix is not for attention that is causal or has relative positions. Take lora, or adapters.")
+            raise ConfigError("adapt: a prefix is not for causal attention, nor for one with relative positions. Take lora, or adapters.")
         seen = x if context is None else context
         rows = seen.shape[0]
         prefix = jnp.broadcast_to(own["prefix"][None].astype(seen.dtype), (rows, *own["prefix"].shape))

@@ -3,9 +3,13 @@
 init_from=dict(audio=dict(name="clap", path="laion/clap-htsat-unfused"), audio_projection=..., text=..., text_projection=...)
 
 Encoders: `swin` with variant="htsat-T" or "htsat-B" (its larger models) and `text_transformer` with variant="clap", vocab=50265, in
-an `aligner` of width=512 with projection=dict(audio="mlp", text="mlp"). It hears 10 seconds of 48,000 samples: 1,001 frames of 64 mel
-bins, in decibels, of windows of 1,024 samples and hops of 480, Slaney's scale and norm from 50 to 14,000 Hz. Models that fuse several
-crops of a long clip ("clap-htsat-fused") are not read.
+an `aligner` of width=512 with projection=dict(audio="mlp", text="mlp"). It hears 10 seconds, a shorter clip over and over:
+
+    pp=dict(audio="decode(48_000)|crop_or_pad(10, repeat=True)")
+    batch_pp=dict(audio="log_mel(64, rate=48_000, window=0.02133, low=50.0, high=14_000.0, floor=1e-10, db=True)")
+
+Its own features mirror the clip at its ends, where these hear silence: of 1,001 frames the first and last two are others. Models
+that fuse several crops of a long clip ("laion/clap-htsat-fused") are not read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes weights/clap.safetensors, weights/swin.safetensors and clap.npz: CLAP and Swin as transformers stores them, and what it gives for them.
+"""Makes weights/clap.safetensors, weights/swin.safetensors and clap.npz: CLAP and Swin as transformers has them, and what it gives.
 
 Both are made small and all their weights drawn anew, the statistics of batch norms too; also the numbers of parameters of the
 published sizes. Every clip is given alone, so that each is drawn out from its own length. Nothing is downloaded.
@@ -68,9 +68,17 @@ def sequence(x):
     return x.flatten(2).transpose(1, 2).numpy()
 
 
+def features():
+    """What CLAP hears of a short clip, which it is given over and over up to 0.2 seconds."""
+    t = np.arange(4_000) / 48_000
+    wave = (0.4 * np.sin(2 * np.pi * (300 * t + 40_000 * t**2)) + 0.02 * RNG.normal(size=len(t))).astype(np.float32)
+    hears = hf.ClapFeatureExtractor(frequency_min=50, frequency_max=14_000, truncation="rand_trunc", padding="repeatpad")
+    return {"wave": wave, "features": hears(wave, sampling_rate=48_000, max_length=9_600, return_tensors="np")["input_features"][0, 0]}
+
+
 @torch.no_grad()
 def main():
-    out = {"mel": MEL, "frames": FRAMES, "text": TEXT, "valid": VALID, "image": IMAGE.transpose(0, 2, 3, 1)}
+    out = {"mel": MEL, "frames": FRAMES, "text": TEXT, "valid": VALID, "image": IMAGE.transpose(0, 2, 3, 1), **features()}
     clap = drawn(hf.ClapModel(hf.ClapConfig(text_config=TEXT_CONFIG, audio_config=AUDIO_CONFIG, projection_dim=12)))
     stored("clap", clap)
     mask = torch.tensor(VALID).long()

@@ -1,5 +1,6 @@
 """CLAP and Swin transformers from disk give what transformers gives: `tests/golden/make_clap.py` made the checkpoints and the numbers."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 import checks
 from mmjax.config import DataError, build
-from mmjax.weights import _files
+from mmjax.data.pp.audio import Waveform, crop_or_pad
+from mmjax.data.pp.builder import operations
+from mmjax.weights import _files, clap
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = np.load(FOLDER / "clap.npz")
@@ -58,6 +61,18 @@ def test_clap_gives_what_its_reference_gives():
     np.testing.assert_allclose(found["text/z"][:2], GOLDEN["clap/text"], atol=2e-5)
 
 
+def test_the_frames_that_clap_hears():
+    """By the operations that the family's docstring names; its own mirror the clip at its ends, and these hear silence there."""
+    ops = [line.strip() for line in clap.__doc__.splitlines() if "pp=dict" in line]
+    pp, batch_pp = (re.search(r'"(.*)"', line)[1] for line in ops)
+    padded = crop_or_pad(0.2, repeat=True)(Waveform(GOLDEN["wave"], 48_000), None)
+    assert "crop_or_pad(10, repeat=True)" in pp and padded.valid.all()
+    ((_, op),) = operations(batch_pp, "audio", {}, "", package="mmjax.data.batch_pp")
+    frames, valid = op(jnp.asarray(padded.value)[None], jnp.asarray(padded.valid)[None], jnp.ones(1, bool), None)
+    assert valid.all()
+    np.testing.assert_allclose(frames[0, 2:-2], GOLDEN["features"][2:-2], atol=2e-4)
+
+
 def test_swin_gives_what_its_reference_gives():
     encoder, x = build("encoders", SMALL, "encoder"), jnp.asarray(GOLDEN["image"])
     variables = loaded("swin", "image", jax.eval_shape(lambda: encoder.init(jax.random.key(0), x, train=False)))
@@ -92,14 +107,14 @@ def test_a_checkpoint_that_is_another_or_fuses_is_one_line(tmp_path):
     arrays = _files.read(FOLDER / "weights" / "clap.safetensors")
     fused = tmp_path / "fused.npz"
     np.savez(fused, **arrays, **{"audio_model.audio_encoder.patch_embed.mel_conv2d.weight": np.zeros(1)})
-    clap, swin = FOLDER / "weights" / "clap.safetensors", FOLDER / "weights" / "swin.safetensors"
+    whole, swin = FOLDER / "weights" / "clap.safetensors", FOLDER / "weights" / "swin.safetensors"
     for family, path, part, message in (
         ("clap", fused, "audio", "fuses several crops of a clip"),
         ("clap", swin, "audio", "is no CLAP: it has no audio_model.audio_encoder.batch_norm.weight"),
-        ("clap", clap, "image", "has no part 'image': audio, text, audio_projection, text_projection"),
-        ("swin", clap, "image", "is no Swin transformer"),
+        ("clap", whole, "image", "has no part 'image': audio, text, audio_projection, text_projection"),
+        ("swin", whole, "image", "is no Swin transformer"),
     ):
         with pytest.raises(DataError, match=message):
             build("weights", {"name": family, "path": str(path)}, "").load(part, {})
     with pytest.raises(DataError, match="has 8 positions, and texts have 9 tokens"):
-        build("weights", {"name": "clap", "path": str(clap)}, "").load("text", {"positions": (1, 9, 16)})
+        build("weights", {"name": "clap", "path": str(whole)}, "").load("text", {"positions": (1, 9, 16)})
