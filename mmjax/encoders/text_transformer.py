@@ -3,7 +3,8 @@
 Causal with end-of-text pooling is CLIP's text tower (Radford et al., 2021, sec. 2.4) and GPT-2 (Radford et al., 2019);
 bidirectional with mean or class pooling is an encoder in BERT's manner, with `post_norm` BERT (Devlin et al., 2019);
 bidirectional with end-of-text pooling is SigLIP's (Zhai et al., 2023). `variant="B"` is a published size, `"clip-B"` the text
-tower beside CLIP's ViT-B, `"bert-B"`, `"roberta-B"`, `"minilm-L6"` and `"gpt2"` are the models of these names.
+tower beside CLIP's ViT-B, `"bert-B"`, `"roberta-B"`, `"minilm-L6"` and `"gpt2"` are the models of these names, `"clap"` the text
+tower of CLAP (Wu et al., 2023).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class TextTransformer(nn.Module):
     heads: int = 8
     mlp_ratio: float = 4.0
     causal: bool = True
-    pool: str = "end"  # the last valid token; or "mean", "class" (the first token)
+    pool: str = "end"  # the last valid token; or "mean", "class" (the first token), "pooler" (that one through BERT's dense tanh layer)
     dropout: float = 0.0
     dtype: Dtype = "float32"
     activation: str = "gelu"  # of `nn/transformer.py`
@@ -48,6 +49,7 @@ class TextTransformer(nn.Module):
         "bert-L": {**SIZES["L"], **BERT},
         "roberta-B": {**SIZES["B"], **BERT, "norm_epsilon": 1e-5},
         "roberta-L": {**SIZES["L"], **BERT, "norm_epsilon": 1e-5},
+        "clap": {**SIZES["B"], **BERT, "pool": "pooler"},
         "minilm-L6": {"width": 384, "depth": 6, "heads": 12, **BERT, "pool": "mean"},
         "minilm-L12": {"width": 384, "depth": 12, "heads": 12, **BERT, "pool": "mean"},
         **{f"gpt2{n}": {"width": w, "depth": d, "heads": h, "norm_epsilon": 1e-5} for n, (w, d, h) in GPT2.items()},
@@ -57,10 +59,10 @@ class TextTransformer(nn.Module):
     def __call__(
         self, x: Int[Array, "B L"], valid: Bool[Array, "B L"] | None = None, present: Bool[Array, " B"] | None = None, *, train: bool
     ) -> Encoding:
-        if self.pool not in ("end", "mean", "class"):
-            raise ConfigError(f"text_transformer: pool={self.pool!r} is unknown (end, mean, class).")
-        if self.causal and self.pool == "class":
-            raise ConfigError("text_transformer: with causal=True the first token sees nothing; pool='class' needs causal=False.")
+        if self.pool not in ("end", "mean", "class", "pooler"):
+            raise ConfigError(f"text_transformer: pool={self.pool!r} is unknown (end, mean, class, pooler).")
+        if self.causal and self.pool in ("class", "pooler"):
+            raise ConfigError(f"text_transformer: with causal=True the first token sees nothing; pool={self.pool!r} needs causal=False.")
         length = x.shape[1]
         valid, present = masks_of(x, valid, present)
 
@@ -88,6 +90,8 @@ class TextTransformer(nn.Module):
             return masked_mean(tokens, valid)
         if self.pool == "class":
             return tokens[:, 0]
+        if self.pool == "pooler":
+            return nn.tanh(nn.Dense(self.width, dtype=self.dtype, name="pooler")(tokens[:, 0]))
         return masked_last(tokens, valid)
 
     @classmethod

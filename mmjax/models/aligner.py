@@ -15,7 +15,7 @@ from mmjax.models._encoders import EncoderModel, Encoders, built, encode, owner
 from mmjax.nn.norm import Norm
 from mmjax.ops.masks import unit, zero_where_not
 
-PROJECTIONS = ("linear", "affine", "normed", "none")
+PROJECTIONS = ("linear", "affine", "mlp", "normed", "none")
 
 
 class Projection(nn.Module):
@@ -37,7 +37,9 @@ class Projection(nn.Module):
         if self.kind == "normed":
             x = Norm("batch", "float32", name="norm")(x, present, train=train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        dense = nn.Dense(self.width, use_bias=self.kind == "affine", name="dense")
+        if self.kind == "mlp":
+            x = nn.relu(nn.Dense(self.width, name="hidden")(x))
+        dense = nn.Dense(self.width, use_bias=self.kind in ("affine", "mlp"), name="dense")
         nn.share_scope(self, dense)  # its matrix is <stream>_projection/kernel
         return dense(x)
 
@@ -74,8 +76,9 @@ class Aligner(EncoderModel):
     `encoders` maps streams to encoder configs; a string names the stream whose weights are shared
     (`image_view2="image"`). A batch may carry only some of the streams: the others are left out of the outputs.
     `projection` says by stream whether the pooled vector passes a matrix ("linear", the default: CLIP), a matrix and a
-    bias ("affine": SigLIP's texts), batch normalisation and a matrix ("normed": features of a frozen encoder, after He et
-    al., 2022, 'Masked Autoencoders', app. A.1) or nothing ("none": SigLIP's images). `dropout` is of what the matrices are given.
+    bias ("affine": SigLIP's texts), two of these with ReLU between them ("mlp": CLAP), batch normalisation and a matrix
+    ("normed": features of a frozen encoder, after He et al., 2022, 'Masked Autoencoders', app. A.1) or nothing ("none": SigLIP's
+    images). `dropout` is of what a projection is given.
     """
 
     def __init__(self, encoders: Mapping[str, Any], width: int = 512, projection: Mapping[str, str] | None = None, dropout: float = 0.0):

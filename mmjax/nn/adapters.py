@@ -132,11 +132,18 @@ class Prefix:
         return {"prefix": nn.initializers.normal(0.02)(key, (self.length, sizes.before), jnp.float32)}
 
     def __call__(
-        self, own: Mapping[str, Array], module: Any, call: Any, x: Float[Array, "B N D"], context: Any = None, valid: Any = None
+        self,
+        own: Mapping[str, Array],
+        module: Any,
+        call: Any,
+        x: Float[Array, "B N D"],
+        context: Any = None,
+        valid: Any = None,
+        bias: Any = None,
     ) -> Any:
         """What the attention gives of a longer context; a row of which nothing is valid sees no prefix either."""
-        if module.causal:
-            raise ConfigError("adapt: a prefix is not for causal attention. Take lora, or adapters.")
+        if module.causal or bias is not None:
+            raise ConfigError("adapt: a prefix is not for causal attention, nor for one with relative positions. Take lora, or adapters.")
         seen = x if context is None else context
         rows = seen.shape[0]
         prefix = jnp.broadcast_to(own["prefix"][None].astype(seen.dtype), (rows, *own["prefix"].shape))

@@ -39,7 +39,7 @@ ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": partial(nn.gelu, approximate=False
 class Attention(nn.Module):
     """Multi-head attention of `x` over `context` (itself by default), blind to positions that are not valid.
 
-    A row without any valid position attends evenly: finite, and for the caller to mask.
+    A row without any valid position attends evenly: finite, and for the caller to mask. `bias` is added to the logits.
     """
 
     heads: int
@@ -53,6 +53,7 @@ class Attention(nn.Module):
         x: Float[Array, "B N D"],
         context: Float[Array, "B M E"] | None = None,
         valid: Bool[Array, "B M"] | None = None,
+        bias: Float[Array, "#B #H N M"] | None = None,
     ) -> Float[Array, "B N D"]:
         width = x.shape[-1]
         if width % self.heads:
@@ -64,6 +65,7 @@ class Attention(nn.Module):
             split(dense(name="query")(x)),
             split(dense(use_bias=self.key_bias, name="key")(context)),
             split(dense(name="value")(context)),
+            bias=bias,
             mask=None if valid is None else valid[:, None, None, :],
             is_causal=self.causal,
         )
@@ -94,7 +96,7 @@ class Block(nn.Module):
     """Attention and MLP, each on the normalised stream and added back to it; with `post_norm`, the sums are normalised instead.
 
     Given a `context`, the stream attends to that instead of itself, and `valid` is the context's; a row whose context
-    has nothing valid gets nothing from it.
+    has nothing valid gets nothing from it. `bias` is the attention's.
     """
 
     heads: int
@@ -113,6 +115,7 @@ class Block(nn.Module):
         x: Float[Array, "B N D"],
         valid: Bool[Array, "B M"] | None = None,
         context: Float[Array, "B M E"] | None = None,
+        bias: Float[Array, "#B #H N M"] | None = None,
         *,
         train: bool,
     ) -> Float[Array, "B N D"]:
@@ -123,7 +126,7 @@ class Block(nn.Module):
         mlp = Mlp(self.mlp_ratio, self.dropout, self.dtype, self.activation, name="mlp")
 
         seen = None if context is None else norm(name="norm_context")(context)
-        y = attention(x if self.post_norm else norm_1(x), seen, valid)
+        y = attention(x if self.post_norm else norm_1(x), seen, valid, bias)
         if context is not None and valid is not None:
             y = zero_where_not(valid.any(axis=1), y)
         x = x + drop(y)

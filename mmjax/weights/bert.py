@@ -32,8 +32,9 @@ TABLE = [
     Row("embeddings.positions", "positions", rows, whole=True),
     Row("embeddings.LayerNorm", "transformer/norm", norm),
     *blocks("encoder.layer", BLOCK),
+    Row("pooler.dense", "pooler", linear),
 ]
-UNUSED = r"pooler\..*|cls\..*|lm_head\..*|classifier\..*|.*position_ids|.*token_type_ids"
+UNUSED = r"cls\..*|lm_head\..*|classifier\..*|.*position_ids|.*token_type_ids"
 POSITIONS, SEGMENTS = "embeddings.position_embeddings.weight", "embeddings.token_type_embeddings.weight"
 
 
@@ -45,15 +46,22 @@ class Bert(Checkpoint):
     """
 
     def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
-        """{"params": arrays}, with as many positions as are wanted."""
-        everything = self.arrays()
-        arrays = below(everything, "bert.", "roberta.", "")
-        if POSITIONS not in arrays or SEGMENTS not in arrays:
-            raise DataError(f"{self.path} is no BERT: it has no {POSITIONS} or {SEGMENTS}.")
-        first = 2 if arrays[SEGMENTS].shape[0] == 1 else 0  # RoBERTa has one segment, and counts from its padding's id on
-        positions = arrays.pop(POSITIONS)[first:] + arrays.pop(SEGMENTS)[:1]
-        arrays["embeddings.positions"] = shortened(positions, shapes, self.path)
-        return {"params": converted(arrays, TABLE, UNUSED)}
+        """{"params": arrays}, with as many positions as are wanted, and the pooler where it is."""
+        return {"params": encoder(below(self.arrays(), "bert.", "roberta.", ""), shapes, self.path)}
+
+
+def encoder(arrays: dict[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, np.ndarray]:
+    """The parameters of the encoder whose arrays these are.
+
+    Raises:
+        DataError: they are no BERT's, or have too few positions.
+    """
+    if POSITIONS not in arrays or SEGMENTS not in arrays:
+        raise DataError(f"{where} is no BERT: it has no {POSITIONS} or {SEGMENTS}.")
+    first = 2 if arrays[SEGMENTS].shape[0] == 1 else 0  # RoBERTa has one segment, and counts from its padding's id on
+    positions = arrays.pop(POSITIONS)[first:] + arrays.pop(SEGMENTS)[:1]
+    arrays["embeddings.positions"] = shortened(positions, shapes, where)
+    return converted(arrays, TABLE, UNUSED if "pooler/kernel" in shapes else rf"pooler\..*|{UNUSED}")
 
 
 def shortened(positions: np.ndarray, shapes: Mapping[str, tuple[int, ...]], where: str) -> np.ndarray:

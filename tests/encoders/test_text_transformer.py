@@ -45,7 +45,17 @@ def test_class_pooling_takes_the_first_token():
     np.testing.assert_array_equal(e.pooled, e.tokens[:, 0])
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"pool": "max"}, "pool='max'"), ({"pool": "class"}, "needs causal=False")])
+def test_berts_pooler_is_a_layer_on_the_first_token():
+    module = TextTransformer(vocab=11, width=8, depth=1, heads=2, causal=False, pool="pooler")
+    variables = checks.drawn(module, IDS, train=False)
+    e, own = module.apply(variables, IDS, VALID, train=False), variables["params"]["pooler"]
+    np.testing.assert_allclose(e.pooled, np.tanh(e.tokens[:, 0] @ own["kernel"] + own["bias"][None]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"pool": "max"}, "pool='max'"), ({"pool": "class"}, "needs causal=False"), ({"pool": "pooler"}, "'pooler' needs causal=False")],
+)
 def test_wrong_names(changes, message):
     with pytest.raises(ConfigError, match=message):
         encoder(**changes)

@@ -94,6 +94,16 @@ def test_half_precision_encoders_give_float32_embeddings():
     assert outputs["image/z"].dtype == jnp.float32
 
 
+def test_a_projection_with_a_hidden_layer():
+    model = Aligner({"text": TEXT}, width=8, projection={"text": "mlp"})
+    variables = checks.drawn(model.module, BATCH, train=False)
+    outputs, own = checks.quick(lambda v: model.apply(v, BATCH, train=False)[0])(variables), variables["params"]["text_projection"]
+    hidden = np.maximum(np.asarray(outputs["text/pooled"]) @ own["hidden"]["kernel"] + own["hidden"]["bias"][None], 0)
+    z = hidden @ np.asarray(own["kernel"]) + own["bias"][None]
+    here = np.array([0, 2])
+    np.testing.assert_allclose(outputs["text/z"][here], (z / np.linalg.norm(z, axis=1, keepdims=True))[here], atol=1e-5)
+
+
 def test_a_projection_can_have_a_bias_or_be_none():
     model = Aligner({"image": VIT, "text": TEXT}, width=8, projection={"image": "none", "text": "affine"})
     variables = checks.drawn(model.module, BATCH, train=False)

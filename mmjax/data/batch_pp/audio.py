@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -28,18 +29,19 @@ def log_mel(
     scale: str = "slaney",
     norm: bool = True,
     floor: float = 1e-6,
+    db: bool = False,
 ) -> Op:
     """Waveforms [B, S] to the natural logarithm of mel power [B, T, mels], T = 1 + S // hop.
 
     `window` and `hop` are in seconds, `fft` in samples (the next power of two). Filters as librosa's by default;
-    `scale="htk", norm=False` are torchaudio's. Powers below `floor` count as that. A frame is valid up to the one around
-    the last sample, as if the clip were read alone; what is not valid is silence, and its frames are 0.
+    `scale="htk", norm=False` are torchaudio's. Powers below `floor` count as that; `db` is in decibels instead. A frame is valid
+    up to the one around the last sample, as if the clip were read alone; what is not valid is silence, and its frames are 0.
     """
-    spectra = _mel_power(mels, rate, window, hop, fft, low, high, scale, norm)
+    spectra, unit = _mel_power(mels, rate, window, hop, fft, low, high, scale, norm), 10 / math.log(10) if db else 1.0
 
     def op(x: Float[Array, "B S"], valid: Bool[Array, "B S"], present: Bool[Array, " B"], key: Array | None) -> tuple[Array, Array]:
         power, frames = spectra(x, valid, present)
-        return zero_where_not(frames, jnp.log(jnp.maximum(power, floor))), frames
+        return zero_where_not(frames, unit * jnp.log(jnp.maximum(power, floor))), frames
 
     return op
 

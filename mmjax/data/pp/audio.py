@@ -65,17 +65,21 @@ def decode(rate: int = 16_000, *, given: int | None = None, resample: bool = Tru
     return op
 
 
-def crop_or_pad(seconds: float) -> Op:
-    """float32 [S] of so many seconds: a stretch of a longer clip (drawn; the middle in evaluation), or zeros behind, not valid."""
+def crop_or_pad(seconds: float, *, repeat: bool = False) -> Op:
+    """float32 [S] of so many seconds: a stretch of a longer clip (drawn; the middle in evaluation), or zeros behind, not valid.
+
+    With `repeat` a shorter clip stands there as often as it fits, and the silence behind it is valid, too: what CLAP was given.
+    """
     _positive(seconds=seconds)
 
     def op(x: Any, rng: np.random.Generator | None) -> Padded:
         samples, length = _waveform(x, "crop_or_pad").samples, round(seconds * x.rate)
+        samples = np.tile(samples, max(length // len(samples), 1)) if repeat else samples
         spare = max(len(samples) - length, 0)
         start = spare // 2 if rng is None else int(rng.integers(spare + 1))
         value = np.zeros(length, np.float32)
         value[: len(samples)] = samples[start : start + length]
-        return Padded(value, np.arange(length) < len(samples))
+        return Padded(value, np.arange(length) < (length if repeat else len(samples)))
 
     return op
 
