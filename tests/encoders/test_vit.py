@@ -89,7 +89,7 @@ def test_the_patch_embedding_is_torchs_convolution():
         ({"pool": "max"}, "pool='max'"),
         ({"positions": "rotary"}, "positions='rotary'"),
         ({"heads": 3}, "does not split into 3 heads"),
-        ({"class_position": True}, "needs pool='class' and positions='learned'"),
+        ({"class_position": True}, "needs a class token .pool='class' or 'queries'. and positions='learned'"),
         ({"activation": "quickgelu"}, "Did you mean 'quick_gelu'"),
         ({"width": 6, "positions": "sincos"}, "that 4 divides, not 6"),
     ],

@@ -1,0 +1,109 @@
+"""ImageBind, as its authors store it (`imagebind_huge.pth`): Girdhar et al., 2023, 'ImageBind: One Embedding Space To Bind Them All'.
+
+init_from=dict(image=dict(name="imagebind", path=P), image_projection=dict(name="imagebind", path=P), audio=..., audio_projection=...)
+
+By stream, in an `aligner` of width 1024:
+    image           `vit`, variant="imagebind-H/14"; pixels standardised as CLIP's
+    text            `text_transformer`, variant="imagebind", vocab=49408; CLIP's tokenizer, 77 tokens
+    audio           `spectrogram_transformer`, variant="imagebind"; 204 frames of 128 log-mel bins, computed and scaled as AST's
+    image_depth     `vit`, variant="imagebind-depth"; [224, 224, 1] of scaled disparity
+    image_thermal   `vit`, variant="imagebind-thermal"; [224, 224, 1]
+    series          `series_transformer`, variant="imagebind"; 2,000 steps of 3 accelerations and 3 angular velocities
+It saw an image as two equal frames, so the kernel of its patches is summed over them; videos of two different ones are not
+taken. What its similarities are multiplied with says `Imagebind.scales`. Its weights are for non-commercial use (CC-BY-NC).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from einops import rearrange
+
+from mmjax.config import DataError
+from mmjax.weights._files import Checkpoint
+from mmjax.weights._layers import Row, below, blocks, converted, embedding, linear, norm, packed, patches, resized
+from mmjax.weights.ast import mel_patches
+from mmjax.weights.bert import shortened
+from mmjax.weights.vivit import gridded
+
+STREAMS = {"image": "vision", "text": "text", "audio": "audio", "image_depth": "depth", "image_thermal": "thermal", "series": "imu"}
+CHANNELS = 6  # of a series
+BLOCK = (
+    ("attn", "attention", packed),
+    ("attn.out_proj", "attention/out", linear),
+    ("norm_1", "norm_1", norm),
+    ("norm_2", "norm_2", norm),
+    ("mlp.fc1", "mlp/in", linear),
+    ("mlp.fc2", "mlp/out", linear),
+)
+TABLE = [
+    Row("token_embedding", "embedding", embedding),
+    Row("norm_layer", "norm_patches", norm),
+    Row("pre_transformer_layer.0", "norm_pre", norm),
+    *blocks("blocks", BLOCK),
+    Row("head", "transformer/norm", norm),
+]
+
+
+def _frames(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
+    """A convolution over two frames to a dense layer on the patches of one that stands for both."""
+    return patches(name, x.sum(axis=2))
+
+
+def _steps(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Channel by channel to step by step."""
+    return {"kernel": rearrange(x, "d (c p) -> (p c) d", c=CHANNELS)}
+
+
+# By modality: how the layer of its patches is turned, and its head's norm and linear layer.
+PATCHES = {"vision": _frames, "text": patches, "audio": mel_patches, "depth": patches, "thermal": patches, "imu": _steps}
+HEADS = {**dict.fromkeys(PATCHES, ("0", "2")), "text": ("proj.0", "proj.1"), "imu": ("0", "3")}
+
+
+class Imagebind(Checkpoint):
+    """The encoders and projections of a checkpoint.
+
+    Raises:
+        DataError: it cannot be read, or is no ImageBind.
+    """
+
+    def scales(self) -> dict[str, float]:
+        """{stream: what its unit vectors are multiplied with}: their product over two streams is what its softmax saw."""
+        found = {stream: f"modality_postprocessors.{m}.1.log_logit_scale" for stream, m in STREAMS.items()}
+        return {stream: float(min(np.exp(self.arrays()[n]), 100)) if n in self.arrays() else 1.0 for stream, n in found.items()}
+
+    def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
+        """{"params": arrays} of a stream's encoder or of its projection; positions of images fit the size that is wanted.
+
+        Raises:
+            DataError: it is no ImageBind, has no such part, or audio of another number of patches than is wanted.
+        """
+        stream = part.removesuffix("_projection")
+        modality = STREAMS.get(stream) or STREAMS.get(stream.split("_", 1)[0])
+        head = below(self.arrays(), f"modality_heads.{modality}.")
+        if modality is None or not head:
+            what = f"has no part {part!r}: {', '.join(STREAMS)}" if modality is None else f"is no ImageBind: it has no modality_heads.{modality}"
+            raise DataError(f"{self.path} {what}.")
+        first, last = HEADS[modality]
+        if part.endswith("_projection"):
+            return {"params": linear("weight", head[f"{last}.weight"])}
+        arrays = {
+            **below(self.arrays(), f"modality_preprocessors.{modality}."),
+            **below(self.arrays(), f"modality_trunks.{modality}."),
+            **{f"head.{name}": x for name, x in below(head, f"{first}.").items()},
+        }
+        arrays = {re.sub(r"^\w+_stem\.|^pos_embedding_helper\.", "", name): x for name, x in arrays.items()}
+        token, positions = arrays.pop("cls_token", None), arrays.pop("pos_embed")
+        table = [*TABLE, *(Row(name, "embedding", PATCHES[modality]) for name in ("proj", "proj.1"))]
+        found = converted(arrays, table, "mask")
+        if token is None:
+            return {"params": {**found, "positions": shortened(positions[0], shapes, self.path)[None]}}
+        if modality == "imu":  # the class token's position is added to it
+            return {"params": {**found, "class_token/tokens": token + positions[:, :1], "positions/positions": positions[:, 1:]}}
+        found["extra_tokens"] = token
+        if modality == "audio":
+            return {"params": {**found, "extra_positions": positions[:, :1], "positions": gridded(positions[:, 1:], shapes, self.path)}}
+        wanted = shapes["positions"][1] if "positions" in shapes else positions.shape[1]
+        return {"params": {**found, "positions": resized(positions, wanted, 1, self.path)}}
