@@ -29,10 +29,10 @@ class SpectrogramTransformer(nn.Module):
     """Log-mel [B, T, F] to tokens and a pooled vector [B, width].
 
     With "patches" the tokens are the class and the distillation token (with extra=1 the class token alone) and then, frequency by
-    frequency, the patches; pooled is the mean of these first ones. A patch is valid if all of its frames are, and in a clip shorter than a patch
-    the first is; no patch hangs over the end. Positions are learned for the T and F of initialisation: a shorter clip
-    takes the first, a longer one is an error. With "convs" there is a token for two frames, valid if one of them is, T may
-    be anything, and pooled is the mean.
+    frequency, the patches; pooled is the mean of these first ones. A patch is valid if all of its frames are, and in a clip
+    shorter than a patch the first is; no patch hangs over the end. Positions are learned for the T and F of initialisation: a
+    shorter clip takes the first, a longer one is an error. With "convs" there is a token for two frames, valid if one of them is,
+    T may be anything, and pooled is the mean.
     """
 
     stem: str = "patches"  # or "convs"

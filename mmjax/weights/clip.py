@@ -139,8 +139,7 @@ class Clip(Checkpoint):
 
     def config(self) -> dict[str, Any]:
         """The model and data of a config that take all of it, `scale`, the factor of its similarities, and `sizes` of what it reads."""
-        arrays = self.arrays()
-        hf, told = "vision_model.embeddings.class_embedding" in arrays, self.json("config.json")
+        arrays, hf, told = self.arrays(), self.layout() is HF, self.json("config.json")
         if not hf and "visual.class_embedding" not in arrays:
             raise DataError(f"{self.path} is no CLIP with vision transformers, which alone can say how they are made. A config can.")
         (image,), text = (HF if hf else OPENAI)["image"][0], below(arrays, *(HF if hf else OPENAI)["text"][0])

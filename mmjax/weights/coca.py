@@ -1,6 +1,7 @@
 """CoCa, as open_clip stores it: Yu et al., 2022, 'CoCa: Contrastive Captioners are Image-Text Foundation Models'.
 
 init_from=dict(image=dict(name="coca", path=P), image_projection=dict(name="coca", path=P), text=..., text_projection=...)
+                                                P = "laion/CoCa-ViT-B-32-laion2B-s13B-b90k"
 
 Encoders: `vit` with variant="coca-B/32" or "coca-L/14", `text_transformer` with variant="coca-B" or "coca-L", vocab=49408,
 76 tokens; pixels as CLIP's: see `Coca.config`. Both are CLIP's but for a pool of learned queries and a class token behind the text.
@@ -29,13 +30,14 @@ LAYOUT = OPENAI | {"image": (("visual.",), IMAGE, "proj"), "text": (("text.",), 
 
 
 class Coca(Clip):
-    """The towers and projections of a checkpoint: `path` is a file, a folder, or a name on the hub, as in "laion/CoCa-ViT-B-32-laion2B-s13B-b90k".
+    """The towers and projections of a checkpoint: `path` is a file, a folder, or a name on the hub.
 
     Raises:
         DataError: it cannot be read, or is no CoCa of a single pool.
     """
 
     def layout(self) -> Layout:
+        """As of `Clip`."""
         arrays = self.arrays()
         missing = [name for name in (QUERIES, "text.cls_emb") if name not in arrays]
         if missing or any(name.startswith("visual.attn_pool_contrastive.") for name in arrays):

@@ -8,7 +8,7 @@ By stream, in an `aligner` of width 1024:
     audio           `spectrogram_transformer`, variant="imagebind"; 204 frames of 128 log-mel bins, computed and scaled as AST's
     image_depth     `vit`, variant="imagebind-depth"; [224, 224, 1] of scaled disparity
     image_thermal   `vit`, variant="imagebind-thermal"; [224, 224, 1]
-    series          `series_transformer`, variant="imagebind"; 2,000 steps of 3 accelerations and 3 angular velocities
+    series          `series_transformer`, variant="imagebind"; 2,000 steps of accelerometer and gyroscope, six channels
 It saw an image as two equal frames, so the kernel of its patches is summed over them; videos of two different ones are not
 taken. What its similarities are multiplied with says `Imagebind.scales`. Its weights are for non-commercial use (CC-BY-NC).
 """
@@ -43,8 +43,8 @@ TABLE = [
     Row("norm_layer", "norm_patches", norm),
     Row("pre_transformer_layer.0", "norm_pre", norm),
     *blocks("blocks", BLOCK),
-    Row("head", "transformer/norm", norm),
 ]
+UNNAMED = r"^\w+_stem\.|^pos_embedding_helper\.|(?<=stem\.proj)\.1"  # what differs in names from one modality to the next
 
 
 def _frames(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -82,22 +82,20 @@ class Imagebind(Checkpoint):
         """
         stream = part.removesuffix("_projection")
         modality = STREAMS.get(stream) or STREAMS.get(stream.split("_", 1)[0])
-        head = below(self.arrays(), f"modality_heads.{modality}.")
-        if modality is None or not head:
-            what = f"has no part {part!r}: {', '.join(STREAMS)}" if modality is None else f"is no ImageBind: it has no modality_heads.{modality}"
-            raise DataError(f"{self.path} {what}.")
+        if modality is None:
+            raise DataError(f"{self.path} has no part {part!r}: {', '.join(STREAMS)}.")
+        arrays: dict[str, np.ndarray] = {}
+        for begin in ("preprocessors", "trunks", "heads"):
+            arrays |= {re.sub(UNNAMED, "", name): x for name, x in below(self.arrays(), f"modality_{begin}.{modality}.").items()}
         first, last = HEADS[modality]
+        for name in (f"{last}.weight", "pos_embed", *(["cls_token"] if modality != "text" else [])):
+            if name not in arrays:
+                raise DataError(f"{self.path} is no ImageBind: its {modality} has no {name}.")
         if part.endswith("_projection"):
-            return {"params": linear("weight", head[f"{last}.weight"])}
-        arrays = {
-            **below(self.arrays(), f"modality_preprocessors.{modality}."),
-            **below(self.arrays(), f"modality_trunks.{modality}."),
-            **{f"head.{name}": x for name, x in below(head, f"{first}.").items()},
-        }
-        arrays = {re.sub(r"^\w+_stem\.|^pos_embedding_helper\.", "", name): x for name, x in arrays.items()}
+            return {"params": linear("weight", arrays[f"{last}.weight"])}
         token, positions = arrays.pop("cls_token", None), arrays.pop("pos_embed")
-        table = [*TABLE, *(Row(name, "embedding", PATCHES[modality]) for name in ("proj", "proj.1"))]
-        found = converted(arrays, table, "mask")
+        own = [Row("proj", "embedding", PATCHES[modality]), Row(first, "transformer/norm", norm)]
+        found = converted(arrays, [*TABLE, *own], rf"mask|{last}\.weight")
         if token is None:
             return {"params": {**found, "positions": shortened(positions[0], shapes, self.path)[None]}}
         if modality == "imu":  # the class token's position is added to it

@@ -3,7 +3,7 @@ their own code gives for them.
 
 CoCa is open_clip's; ImageBind is the authors' repository (facebookresearch/ImageBind, of which only the files in imagebind/models
 are read; its licence lets nobody copy it here). Every parameter is random, the norms' too, so that nothing mapped wrongly goes
-unseen. Also the numbers of parameters of the published sizes, tower by tower.
+unseen. Also the numbers of parameters and of heads of the published sizes, tower by tower.
 
     pip install torch timm==1.0.31 open_clip_torch==3.3.0 einops ftfy regex
     git clone https://github.com/facebookresearch/ImageBind /tmp/imagebind
@@ -47,8 +47,9 @@ def drawn(model):
     return model.eval()
 
 
-def count(name, *parts):
-    out[f"count/{name}"] = np.array(sum(p.numel() for part in parts for p in ([part] if torch.is_tensor(part) else part.parameters())))
+def size(name, *parts):
+    out[f"count/{name}"] = np.array(sum(p.numel() for part in parts for p in part.parameters()))
+    out[f"heads/{name}"] = np.array([m.num_heads for part in parts for m in part.modules() if isinstance(m, nn.MultiheadAttention)])
 
 
 def coca():
@@ -64,12 +65,12 @@ def coca():
     out.update({f"coca/{name}": x.detach().numpy() for name, x in keep.items()})
     out["coca/scale"] = np.array(model.logit_scale.exp().item())
     with torch.device("meta"):
-        for size in ("B/32", "L/14"):
-            config = open_clip.get_model_config(f"coca_ViT-{size.replace('/', '-')}")
+        for name in ("B/32", "L/14"):
+            config = open_clip.get_model_config(f"coca_ViT-{name.replace('/', '-')}")
             del config["custom_text"]
             whole = open_clip.CoCa(**config)
-            count(f"image/coca-{size}", whole.visual)
-            count(f"text/coca-{size[0]}", whole.text)
+            size(f"image/coca-{name}", whole.visual)
+            size(f"text/coca-{name[0]}", whole.text)
 
 
 def imagebind(repository):
@@ -111,7 +112,7 @@ def imagebind(repository):
     with torch.device("meta"), mock.patch.object(torch, "linspace", partial(torch.linspace, device="cpu")):
         huge = theirs.imagebind_huge()
     for m in widths:
-        count(f"imagebind/{m}", huge.modality_preprocessors[m], huge.modality_trunks[m], huge.modality_heads[m])
+        size(f"imagebind/{m}", huge.modality_preprocessors[m], huge.modality_trunks[m], huge.modality_heads[m])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """CoCa and ImageBind from disk give, tower by tower, what their own code gives; `tests/golden/make_bindings.py` made them."""
 
+import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,7 +11,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import checks
-from mmjax.config import CheckpointError, DataError, build
+from mmjax.config import DataError, build
 from mmjax.train.embedder import Embedder
 from mmjax.weights._layers import below
 
@@ -33,6 +35,15 @@ CAPTIONERS = {
 }
 
 
+def told():
+    """As the checkpoint itself says, but for the numbers of heads, which it takes for 64 wide each, and its pool's for 8."""
+    config = build("weights", {"name": "coca", "path": str(COCA)}, "").config()
+    assert config["sizes"] == {"image": (12, 12, 3), "text": (6,)} and config["pp"]["text"] == "tokens(6)"
+    image, text = (config["model"]["encoders"][side] for side in ("image", "text"))
+    assert (image["heads"], image["query_heads"], text["heads"]) == (1, 8, 1)
+    return {"image": {**image, "heads": 2, "query_heads": 2}, "text": {**text, "heads": 2}}
+
+
 def outputs(family, path, width, encoders, batch):
     """Of an aligner that takes all of its parameters from the file."""
     model = build("models", {"name": "aligner", "width": width, "encoders": encoders}, "model")
@@ -51,9 +62,10 @@ def texts():
     return {"text": ids, "text/valid": ids != 0}
 
 
-def test_coca():
+@pytest.mark.parametrize("encoders", [lambda: CAPTIONERS, told], ids=["by variant", "by the checkpoint"])
+def test_coca(encoders):
     """And the tokens that its decoder would be given: there the norm is of the class token alone."""
-    got = outputs("coca", COCA, 8, CAPTIONERS, {"image": jnp.asarray(GOLDEN["image"]), **texts()})
+    got = outputs("coca", COCA, 8, encoders(), {"image": jnp.asarray(GOLDEN["image"]), **texts()})
     for side in ("image", "text"):
         np.testing.assert_allclose(got[f"{side}/z"], GOLDEN[f"coca/{side}"], atol=2e-5)
     np.testing.assert_allclose(got["image/tokens"][:, 1:], GOLDEN["coca/image_tokens"], atol=2e-5)
@@ -107,20 +119,21 @@ def test_sizes_equal_the_published(tower):
     pooled, params = jax.eval_shape(init, x)
     ours = sum(leaf.size for leaf in jax.tree.leaves(params)) + pooled.shape[1] * width
     assert ours + left_out == GOLDEN[f"count/{tower}"]
+    pool = [encoder.query_heads] if tower.startswith("image/") else []
+    assert [encoder.heads] * encoder.depth + pool == GOLDEN[f"heads/{tower}"].tolist()
 
 
 def test_the_embedder_takes_coca(tmp_path):
-    """A pool of two heads is told by open_clip's config, the towers' are 64 wide each: here one."""
-    embedder = Embedder(str(COCA), tokenizer=str(words(tmp_path)), batch_size=8)
+    """Also how many heads its pool has, where open_clip's config lies beside it."""
+    shutil.copy(COCA, tmp_path / "open_clip_model.safetensors")
+    settings = {"model_cfg": {"vision_cfg": {"attn_pooler_heads": 2}}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(46))]) + "\n")
+    assert build("weights", {"name": "coca", "path": str(tmp_path)}, "").config()["model"]["encoders"]["image"]["query_heads"] == 2
+    embedder = Embedder(str(tmp_path), batch_size=8)
     assert embedder.streams == ["image", "text"] and embedder.scale == pytest.approx(float(GOLDEN["coca/scale"]))
-    z, here = embedder.embed("text", ["a red square", "w1"])
+    z, here = embedder.embed("text", ["w1 w2", "w3"])
     assert here.all() and np.linalg.norm(z, axis=1).tolist() == pytest.approx([1, 1], abs=1e-5)
-
-
-def words(folder):
-    file = folder / "vocab.txt"
-    file.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "square", *(f"w{i}" for i in range(43))]) + "\n")
-    return file
 
 
 @pytest.mark.parametrize(
@@ -129,7 +142,7 @@ def words(folder):
         ("clip", COCA, "image", "is a CoCa: take name='coca'"),
         ("coca", FOLDER / "weights" / "open_clip.pt", "image", "is no CoCa as open_clip publishes them: it has no visual.attn_pool.query"),
         ("coca", COCA, "audio", "has no part 'audio': image, text, image_projection, text_projection"),
-        ("imagebind", COCA, "image", "is no ImageBind: it has no modality_heads.vision"),
+        ("imagebind", COCA, "image", "is no ImageBind: its vision has no 2.weight"),
         ("imagebind", IMAGEBIND, "video", "has no part 'video': image, text, audio"),
     ],
 )
