@@ -26,7 +26,7 @@ IMAGE = [
     Row("ln_post", "pool/norm", norm),
 ]
 TEXT = [*OPENAI_TEXT, Row("cls_emb", "class_token", rows, whole=True)]
-LAYOUT = OPENAI | {"image": (("visual.",), IMAGE, "proj"), "text": (("text.",), TEXT, "text_projection|attn_mask")}
+LAYOUT: Layout = {**OPENAI, "image": (("visual.",), IMAGE, "proj"), "text": (("text.",), TEXT, "text_projection|attn_mask")}
 
 
 class Coca(Clip):

@@ -71,8 +71,11 @@ class Imagebind(Checkpoint):
 
     def scales(self) -> dict[str, float]:
         """{stream: what its unit vectors are multiplied with}: their product over two streams is what its softmax saw."""
-        found = {stream: f"modality_postprocessors.{m}.1.log_logit_scale" for stream, m in STREAMS.items()}
-        return {stream: float(min(np.exp(self.arrays()[n]), 100)) if n in self.arrays() else 1.0 for stream, n in found.items()}
+        names = {stream: f"modality_postprocessors.{m}.1.log_logit_scale" for stream, m in STREAMS.items() if m != "vision"}
+        for name in names.values():
+            if name not in self.arrays():
+                raise DataError(f"{self.path} is no ImageBind: it has no {name}.")
+        return {"image": 1.0, **{stream: float(min(np.exp(self.arrays()[name]), 100)) for stream, name in names.items()}}
 
     def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
         """{"params": arrays} of a stream's encoder or of its projection; positions of images fit the size that is wanted.

@@ -150,3 +150,8 @@ def test_files_that_cannot_be_the_weights(family, file, part, message):
     with pytest.raises(DataError, match=message) as error:
         build("weights", {"name": family, "path": str(file)}, "").load(part, {})
     assert "\n" not in str(error.value)
+
+
+def test_scales_of_another_family():
+    with pytest.raises(DataError, match="is no ImageBind: it has no modality_postprocessors.text.1.log_logit_scale"):
+        build("weights", {"name": "imagebind", "path": str(COCA)}, "").scales()
