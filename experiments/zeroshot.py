@@ -2,7 +2,7 @@
 
     python experiments/zeroshot.py --weights openai/clip-vit-base-patch32 --labels "a dog,a cat,a bird" photos/
 
-`--weights` are a public checkpoint (CLIP, SigLIP: a folder, a file or the hub's name) or the folder of a run. A label is a
+`--weights` are a public checkpoint (CLIP, CoCa, SigLIP: a folder, a file or the hub's name) or the folder of a run. A label is a
 prompt as it stands; `--template "a photo of {}."` puts each into others, and several, separated by "|", are averaged.
 """
 
@@ -58,7 +58,7 @@ def main(*places: str) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("weights", None, "A checkpoint of CLIP or SigLIP (folder, file, or name on the hub), or a run's folder.")
+    flags.DEFINE_string("weights", None, "A checkpoint of CLIP, CoCa or SigLIP (folder, file, or name on the hub), or a run's folder.")
     flags.DEFINE_list("labels", None, "The labels, separated by commas.")
     flags.DEFINE_string("template", "{}", "Prompts with {} in the place of a label, separated by '|': their embeddings are averaged.")
     flags.DEFINE_enum("kind", "image", ["image", "audio"], "What the files are.")

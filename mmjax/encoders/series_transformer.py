@@ -1,7 +1,8 @@
 """Transformer over patches of a time series: Nie et al., 2023, 'A Time Series is Worth 64 Words' (PatchTST), sec. 3.1.
 
 As in their self-supervised variant patches do not overlap; unlike theirs a patch holds all channels, as in a vision
-transformer (Dosovitskiy et al., 2021), so that one pass sees how they move together.
+transformer (Dosovitskiy et al., 2021), so that one pass sees how they move together. `variant="imagebind"` is ImageBind's for
+inertial measurements (Girdhar et al., 2023): six channels, 2,000 steps.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from mmjax.nn.tokens import LearnedTokens, concatenated
 from mmjax.nn.transformer import SIZES, AttentionPool, Dtype, Transformer
 from mmjax.ops.masks import masked_mean, masks_of, token_times, valid_strides, zero_where_not
 
+IMAGEBIND = {"pool": "class", "positions": "learned", "patch_norm": True, "bias_kv": True, "activation": "gelu_exact"}
+
 
 class SeriesTransformer(nn.Module):
     """Series [B, T, C] to a token for every `patch` steps (behind the class token) and a pooled vector [B, width].
@@ -34,6 +37,8 @@ class SeriesTransformer(nn.Module):
     mlp_ratio: float = 4.0
     pool: str = "mean"  # or "class", "attention"
     positions: str = "sincos"  # for any length; or "learned"
+    patch_norm: bool = False  # a norm behind the patches' layer, which has no bias then
+    bias_kv: bool = False  # of `nn/transformer.py`'s `Attention`
     causal: bool = False  # a token sees no later one
     dropout: float = 0.0
     rate: float | None = None  # steps a second: with it the tokens have times, unless there is a class token
@@ -42,7 +47,7 @@ class SeriesTransformer(nn.Module):
     norm_epsilon: float = 1e-6
     remat: bool = False  # less memory for more time
 
-    variants = SIZES
+    variants = {**SIZES, "imagebind": {"width": 512, "depth": 6, "heads": 8, **IMAGEBIND}}
 
     @nn.compact
     def __call__(
@@ -59,7 +64,9 @@ class SeriesTransformer(nn.Module):
         valid = valid_strides(valid, self.patch)
         time = token_times(valid, self.patch, self.rate)
 
-        x = nn.Dense(self.width, dtype=self.dtype, name="embedding")(rearrange(x, "b (n p) c -> b n (p c)", p=self.patch))
+        x = rearrange(x, "b (n p) c -> b n (p c)", p=self.patch)
+        x = nn.Dense(self.width, use_bias=not self.patch_norm, dtype=self.dtype, name="embedding")(x)
+        x = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm_patches")(x) if self.patch_norm else x
         x = Positions(self.positions, "series_transformer", name="positions")(x)
         if self.pool == "class":
             token, _ = LearnedTokens(1, self.width, self.dtype, name="class_token")(len(x))
@@ -75,6 +82,7 @@ class SeriesTransformer(nn.Module):
             self.activation,
             self.norm_epsilon,
             self.remat,
+            bias_kv=self.bias_kv,
             name="transformer",
         )(x, valid, train=train)
         if self.pool == "class":
@@ -90,5 +98,5 @@ class SeriesTransformer(nn.Module):
         """A small instance with learned positions, and a batch of ragged lengths for it."""
         valid = np.arange(10) < np.array([10, 5, 2, 7])[:, None]
         series = np.random.default_rng(0).normal(size=(4, 10, 3)).astype(np.float32)
-        more = {"positions": "learned", "pool": "attention", "rate": 50.0}
+        more = {"positions": "learned", "pool": "attention", "rate": 50.0, "patch_norm": True, "bias_kv": True}
         return cls(patch=4, width=16, depth=2, heads=2, **more), {"series": series, "series/valid": valid}

@@ -3,8 +3,8 @@
 Causal with end-of-text pooling is CLIP's text tower (Radford et al., 2021, sec. 2.4) and GPT-2 (Radford et al., 2019);
 bidirectional with mean or class pooling is an encoder in BERT's manner, with `post_norm` BERT (Devlin et al., 2019);
 bidirectional with end-of-text pooling is SigLIP's (Zhai et al., 2023). `variant="B"` is a published size, `"clip-B"` the text
-tower beside CLIP's ViT-B, `"bert-B"`, `"roberta-B"`, `"minilm-L6"` and `"gpt2"` are the models of these names, `"clap"` the text
-tower of CLAP (Wu et al., 2023).
+tower beside CLIP's ViT-B, `"coca-B"` that beside CoCa's (Yu et al., 2022), `"imagebind"` ImageBind's (Girdhar et al., 2023),
+`"clap"` CLAP's (Wu et al., 2023); `"bert-B"`, `"roberta-B"`, `"minilm-L6"` and `"gpt2"` are the models of these names.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ from mmjax.ops.masks import masked_last, masked_mean, masks_of, zero_where_not
 BERT = {"causal": False, "pool": "class", "post_norm": True, "activation": "gelu_exact", "norm_epsilon": 1e-12}
 GPT2 = {"": (768, 12, 12), "-medium": (1024, 24, 16), "-large": (1280, 36, 20), "-xl": (1600, 48, 25)}
 CLIP = {"depth": 12, "activation": "quick_gelu", "norm_epsilon": 1e-5}
+COCA = {**CLIP, "activation": "gelu_exact", "class_token": True}
 
 
 class TextTransformer(nn.Module):
-    """Token ids [B, L] to one token each and a pooled vector [B, width]. `vocab` is the number of embeddings."""
+    """Token ids [B, L] to one token each and a pooled vector [B, width]. `vocab` is the number of embeddings.
+
+    With `class_token` another one stands behind them, at L, and is what pool="end" takes. As in open_clip's CoCa, whose published
+    weights were trained so, attention's mask lies one position late: of a text that is padded it sees the first padding, not itself.
+    """
 
     vocab: int
     width: int = 512
@@ -40,11 +45,15 @@ class TextTransformer(nn.Module):
     norm_epsilon: float = 1e-6
     remat: bool = False  # less memory for more time
     post_norm: bool = False  # sums are normalised, as in BERT, and not what goes into them
+    class_token: bool = False
 
     variants = {
         **SIZES,
         "clip-B": {"width": 512, "heads": 8, **CLIP},
         "clip-L": {"width": 768, "heads": 12, **CLIP},
+        "coca-B": {"width": 512, "heads": 8, **COCA},
+        "coca-L": {"width": 768, "heads": 12, **COCA},
+        "imagebind": {**SIZES["L"], "activation": "gelu_exact"},
         "bert-B": {**SIZES["B"], **BERT},
         "bert-L": {**SIZES["L"], **BERT},
         "roberta-B": {**SIZES["B"], **BERT, "norm_epsilon": 1e-5},
@@ -63,12 +72,18 @@ class TextTransformer(nn.Module):
             raise ConfigError(f"text_transformer: pool={self.pool!r} is unknown (end, mean, class, pooler).")
         if self.causal and self.pool in ("class", "pooler"):
             raise ConfigError(f"text_transformer: with causal=True the first token sees nothing; pool={self.pool!r} needs causal=False.")
-        length = x.shape[1]
+        length = x.shape[1] + self.class_token
         valid, present = masks_of(x, valid, present)
 
         table = nn.Embed(self.vocab, self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(0.02), name="embedding")
         positions = self.param("positions", nn.initializers.normal(0.01), (1, length, self.width), jnp.float32)
-        tokens = table(zero_where_not(valid, x)) + positions.astype(self.dtype)
+        tokens, seen = table(zero_where_not(valid, x)), valid
+        if self.class_token:
+            token = self.param("class_token", nn.initializers.normal(0.01), (1, 1, self.width), jnp.float32).astype(self.dtype)
+            tokens = jnp.concatenate([tokens, jnp.broadcast_to(token, (len(x), 1, self.width))], axis=1)
+            seen = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+            valid = jnp.concatenate([valid, present[:, None]], axis=1)
+        tokens = tokens + positions.astype(self.dtype)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
         tokens, stages = Transformer(
             self.depth,
@@ -82,7 +97,7 @@ class TextTransformer(nn.Module):
             self.remat,
             self.post_norm,
             name="transformer",
-        )(tokens, valid, train=train)
+        )(tokens, seen, train=train)
         return Encoding(tokens, valid, self._pooled(tokens, valid), present, stages=stages)
 
     def _pooled(self, tokens: Float[Array, "B L D"], valid: Bool[Array, "B L"]) -> Float[Array, "B D"]:

@@ -4,7 +4,9 @@ Pooling by class token (the paper), mean, or an attention pool (Zhai et al., 202
 al., 2022, 'Better plain ViT baselines for ImageNet-1k'; registers after Darcet et al., 2024, 'Vision Transformers
 Need Registers'. Takes images of any size that the patch divides. `variant="B/16"` is a published size; `"clip-B/16"`
 has CLIP's details as well (Radford et al., 2021, sec. 2.4, and the released models), `"vit-B/16"` those of the paper's and of
-MAE's (He et al., 2022), `"dinov2-B/14"` and `"dinov2-reg-B/14"` those of DINOv2 (Oquab et al., 2023).
+MAE's (He et al., 2022), `"dinov2-B/14"` and `"dinov2-reg-B/14"` those of DINOv2 (Oquab et al., 2023), `"coca-B/32"` and
+`"coca-L/14"` those of CoCa in open_clip (Yu et al., 2022), `"imagebind-H/14"`, `"imagebind-depth"` and `"imagebind-thermal"`
+those of ImageBind (Girdhar et al., 2023).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
-from mmjax.nn.transformer import SIZES, AttentionPool, Dtype, Transformer
+from mmjax.nn.transformer import SIZES, AttentionPool, Dtype, QueryPool, Transformer
 from mmjax.ops.masks import zero_where_not
 
 PATCHES = {"Ti": (16,), "S": (16, 32), "B": (8, 16, 32), "L": (14, 16, 32), "H": (14,), "So400m": (14, 16), "g": (14,)}
@@ -38,6 +40,16 @@ DINOV2_VARIANTS = {
     for size in ("S", "B", "L")
     for more, count in (("", 0), ("reg-", 4))
 }
+COCA_VARIANTS = {
+    f"coca-{size}": {**VARIANTS[size], **CLIP, "activation": "gelu_exact", "pool": "queries", "query_width": width}
+    for size, width in (("B/32", 512), ("L/14", 768))
+}
+IMAGEBIND = {**PAPER, "patch_bias": False}
+IMAGEBIND_VARIANTS = {
+    "imagebind-H/14": {**VARIANTS["H/14"], **IMAGEBIND, "pre_norm": True},
+    "imagebind-depth": {**VARIANTS["S/16"], **IMAGEBIND, "heads": 8, "patch_norm": True, "bias_kv": True},
+    "imagebind-thermal": {**VARIANTS["B/16"], **IMAGEBIND, "patch_norm": True, "bias_kv": True},
+}
 
 
 def sincos_2d(height: int, width: int, dim: int) -> Float[np.ndarray, "N D"]:
@@ -50,14 +62,18 @@ def sincos_2d(height: int, width: int, dim: int) -> Float[np.ndarray, "N D"]:
 
 
 class ViT(nn.Module):
-    """Images [B, H, W, C] to one token a patch (behind class token and registers) and a pooled vector [B, width]."""
+    """Images [B, H, W, C] to one token a patch (behind class token and registers) and a pooled vector [B, width].
+
+    With pool="queries" the tokens are what `queries` learned ones, `query_width` wide, find in the class token and the patches; the
+    first of them is the pooled vector.
+    """
 
     patch: int = 16
     width: int = 768
     depth: int = 12
     heads: int = 12
     mlp_ratio: float = 4.0
-    pool: str = "mean"  # or "class", "attention"
+    pool: str = "mean"  # or "class", "attention", "queries"
     positions: str = "learned"  # or "sincos"
     registers: int = 0
     dropout: float = 0.0
@@ -65,11 +81,16 @@ class ViT(nn.Module):
     class_position: bool = False  # the class token has a learned position, too (Dosovitskiy et al., eq. 1)
     pre_norm: bool = False  # a norm before the first block
     patch_bias: bool = True
+    patch_norm: bool = False  # a norm behind the patches' layer
+    bias_kv: bool = False  # of `nn/transformer.py`'s `Attention`
+    queries: int = 256
+    query_width: int = 512
+    query_heads: int = 8
     activation: str = "gelu"  # of `nn/transformer.py`
     norm_epsilon: float = 1e-6
     remat: bool = False  # less memory for more time
 
-    variants = {**VARIANTS, **CLIP_VARIANTS, **PAPER_VARIANTS, **DINOV2_VARIANTS}
+    variants = {**VARIANTS, **CLIP_VARIANTS, **PAPER_VARIANTS, **DINOV2_VARIANTS, **COCA_VARIANTS, **IMAGEBIND_VARIANTS}
 
     @nn.compact
     def __call__(
@@ -81,12 +102,13 @@ class ViT(nn.Module):
         train: bool,
     ) -> Encoding:
         rows, height, width, _ = x.shape
-        if self.pool not in ("mean", "class", "attention") or self.positions not in ("learned", "sincos"):
+        if self.pool not in ("mean", "class", "attention", "queries") or self.positions not in ("learned", "sincos"):
             raise ConfigError(
-                f"vit: pool={self.pool!r} (mean, class, attention) or positions={self.positions!r} (learned, sincos) is unknown."
+                f"vit: pool={self.pool!r} (mean, class, attention, queries) or positions={self.positions!r} (learned, sincos) is unknown."
             )
-        if self.class_position and (self.pool, self.positions) != ("class", "learned"):
-            raise ConfigError("vit: class_position=True needs pool='class' and positions='learned'.")
+        class_token = self.pool in ("class", "queries")
+        if self.class_position and not (class_token and self.positions == "learned"):
+            raise ConfigError("vit: class_position=True needs a class token (pool='class' or 'queries') and positions='learned'.")
         if height % self.patch or width % self.patch:
             raise ConfigError(f"vit: patches of {self.patch} do not divide an image of {height} x {width}.")
         present = jnp.ones(rows, bool) if present is None else present
@@ -94,6 +116,8 @@ class ViT(nn.Module):
 
         x = rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch, q=self.patch)
         x = nn.Dense(self.width, use_bias=self.patch_bias, dtype=self.dtype, name="embedding")(x)
+        if self.patch_norm:
+            x = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm_patches")(x)
         if self.positions == "learned":
             count = x.shape[1] + self.class_position  # the class token's is the first
             positions = self.param("positions", nn.initializers.normal(0.02), (1, count, self.width), jnp.float32)
@@ -101,7 +125,7 @@ class ViT(nn.Module):
             positions = jnp.asarray(sincos_2d(height // self.patch, width // self.patch, self.width))[None]
         x = nn.Dropout(self.dropout, deterministic=not train)(x + positions[:, int(self.class_position) :].astype(x.dtype))
 
-        extra = (self.pool == "class") + self.registers  # the class token first, then the registers
+        extra = class_token + self.registers  # the class token first, then the registers
         if extra:
             learned = self.param("extra_tokens", nn.initializers.normal(0.02), (1, extra, self.width), jnp.float32)
             if self.class_position:
@@ -119,9 +143,13 @@ class ViT(nn.Module):
             activation=self.activation,
             norm_epsilon=self.norm_epsilon,
             remat=self.remat,
+            final_norm=self.pool != "queries",
+            bias_kv=self.bias_kv,
             name="transformer",
         )(x, train=train)
-        if self.pool == "class":
+        if self.pool == "queries":
+            x = QueryPool(self.queries, self.query_width, self.query_heads, self.dtype, self.norm_epsilon, name="pool")(x)
+        if class_token:
             pooled = x[:, 0]
         elif self.pool == "mean":
             pooled = x[:, extra:].mean(axis=1)
@@ -133,5 +161,5 @@ class ViT(nn.Module):
     def tiny(cls) -> tuple[ViT, dict[str, np.ndarray]]:
         """A small instance with almost everything switched on, and a batch for it."""
         image = np.random.default_rng(0).uniform(-1, 1, (4, 8, 12, 3)).astype(np.float32)
-        more = {"registers": 2, "pre_norm": True, "activation": "quick_gelu", "remat": True}
+        more = {"registers": 2, "pre_norm": True, "activation": "quick_gelu", "remat": True, "patch_norm": True, "bias_kv": True}
         return cls(patch=4, width=16, depth=2, heads=2, pool="attention", **more), {"image": image}

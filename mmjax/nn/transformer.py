@@ -39,13 +39,15 @@ ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": partial(nn.gelu, approximate=False
 class Attention(nn.Module):
     """Multi-head attention of `x` over `context` (itself by default), blind to positions that are not valid.
 
-    A row without any valid position attends evenly: finite, and for the caller to mask. `bias` is added to the logits.
+    A row without any valid position attends evenly: finite, and for the caller to mask. `bias` is added to the logits. With `bias_kv`
+    there is a learned key and value besides, always seen, as in PyTorch's `add_bias_kv`.
     """
 
     heads: int
     causal: bool = False
     dtype: Dtype = "float32"
     key_bias: bool = True  # of no consequence under softmax: whether there is one to count, and to load
+    bias_kv: bool = False
 
     @nn.compact
     def __call__(
@@ -61,15 +63,20 @@ class Attention(nn.Module):
         context = x if context is None else context
         dense = partial(nn.Dense, width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
         split = partial(rearrange, pattern="b n (h d) -> b n h d", h=self.heads)
-        attended = jax.nn.dot_product_attention(
-            split(dense(name="query")(x)),
-            split(dense(use_bias=self.key_bias, name="key")(context)),
-            split(dense(name="value")(context)),
-            bias=bias,
-            mask=None if valid is None else valid[:, None, None, :],
-            is_causal=self.causal,
-        )
+        query, key, value = dense(name="query")(x), dense(use_bias=self.key_bias, name="key")(context), dense(name="value")(context)
+        if self.bias_kv:
+            if self.causal:
+                raise ConfigError("bias_kv=True stands behind all positions, where causal attention does not look: take one of the two.")
+            key, value = self._besides("bias_key", key), self._besides("bias_value", value)
+            bias = None if bias is None else jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (0, 1)))
+            valid = None if valid is None else jnp.pad(valid, ((0, 0), (0, 1)), constant_values=True)
+        mask = None if valid is None else valid[:, None, None, :]
+        attended = jax.nn.dot_product_attention(split(query), split(key), split(value), bias, mask, is_causal=self.causal)
         return dense(name="out")(rearrange(attended, "b n h d -> b n (h d)"))
+
+    def _besides(self, name: str, x: Float[Array, "B M D"]) -> Float[Array, "B M+1 D"]:
+        one = self.param(name, nn.initializers.normal(0.02), (1, 1, x.shape[-1]), jnp.float32)
+        return jnp.concatenate([x, jnp.broadcast_to(one.astype(x.dtype), (len(x), 1, x.shape[-1]))], axis=1)
 
 
 class Mlp(nn.Module):
@@ -108,6 +115,7 @@ class Block(nn.Module):
     norm_epsilon: float = 1e-6
     post_norm: bool = False
     key_bias: bool = True
+    bias_kv: bool = False
 
     @nn.compact
     def __call__(
@@ -122,7 +130,7 @@ class Block(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         norm = partial(nn.LayerNorm, self.norm_epsilon, dtype=self.dtype)
         norm_1, norm_2 = norm(name="norm_1"), norm(name="norm_2")
-        attention = Attention(self.heads, self.causal, self.dtype, self.key_bias, name="attention")
+        attention = Attention(self.heads, self.causal, self.dtype, self.key_bias, self.bias_kv, name="attention")
         mlp = Mlp(self.mlp_ratio, self.dropout, self.dtype, self.activation, name="mlp")
 
         seen = None if context is None else norm(name="norm_context")(context)
@@ -155,6 +163,7 @@ class Transformer(nn.Module):
     post_norm: bool = False  # as in BERT (Devlin et al., 2019)
     key_bias: bool = True
     final_norm: bool = True
+    bias_kv: bool = False  # of `Attention`
 
     @nn.compact
     def __call__(
@@ -175,6 +184,7 @@ class Transformer(nn.Module):
             self.norm_epsilon,
             self.post_norm,
             self.key_bias,
+            self.bias_kv,
         )
         norm = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm") if self.final_norm else lambda x: x
         x = nn.Dropout(self.dropout, deterministic=not train)(norm(x)) if self.post_norm else x
@@ -199,3 +209,21 @@ class AttentionPool(nn.Module):
         y = Attention(self.heads, dtype=self.dtype, name="attention")(probe, x, valid)
         y = y + Mlp(self.mlp_ratio, dtype=self.dtype, name="mlp")(nn.LayerNorm(dtype=self.dtype, name="norm")(y), train=train)
         return y[:, 0]
+
+
+class QueryPool(nn.Module):
+    """`count` learned queries attend over the tokens: CoCa's pooler (Yu et al., 2022, sec. 3.2), its three norms as open_clip has them."""
+
+    count: int
+    width: int
+    heads: int
+    dtype: Dtype = "float32"
+    norm_epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None) -> Float[Array, "B count width"]:
+        norm = partial(nn.LayerNorm, self.norm_epsilon, dtype=self.dtype)
+        queries = self.param("queries", nn.initializers.normal(1.0), (1, self.count, self.width), jnp.float32)
+        queries = jnp.broadcast_to(norm(name="norm_queries")(queries), (len(x), self.count, self.width))
+        y = Attention(self.heads, dtype=self.dtype, name="attention")(queries, norm(name="norm_context")(x), valid)
+        return norm(name="norm")(y)

@@ -1,6 +1,6 @@
 """What a finished model makes of anything that it is given: a run of one's own, or public weights.
 
-embedder = Embedder("runs/clip_vit_b16")        # or a folder, a file or a hub's name of CLIP or SigLIP
+embedder = Embedder("runs/clip_vit_b16")        # or a folder, a file or a hub's name of CLIP, CoCa or SigLIP
 z, here = embedder.embed("image", [Path("dog.jpg").read_bytes()])
 """
 
@@ -29,7 +29,12 @@ from mmjax.train.sharding import make_mesh
 from mmjax.train.step import make_functions
 from mmjax.weights._files import folder_of, read
 
-FAMILIES = {"clip": ("vision_model.embeddings.class_embedding", "visual.class_embedding"), "siglip": ("vision_model.head.probe",)}
+# By family the arrays that tell it, the first that fits: CoCa has a CLIP inside.
+FAMILIES = {
+    "coca": ("visual.attn_pool.query",),
+    "clip": ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
+    "siglip": ("vision_model.head.probe",),
+}
 
 
 class Embedder:

@@ -58,8 +58,15 @@ def embedding(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
     return {"embedding": x}
 
 
+# Of PyTorch's attention: matrices for a context that is of another width than the queries, and a key and value that are always seen.
+APART = {f"{part[0]}_proj_weight": f"{part}/kernel" for part in ("query", "key", "value")}
+APART |= {f"bias_{part[0]}": f"bias_{part}" for part in ("key", "value")}
+
+
 def packed(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Query, key and value in one linear layer, or in PyTorch's `in_proj_...`."""
+    """Query, key and value in one linear layer, or in PyTorch's `in_proj_...`; what else its attention has of its own."""
+    if name in APART:
+        return {APART[name]: x.T if x.ndim == 2 else x}
     one = "weight" if name.endswith("weight") else "bias"
     return {
         f"{part}/{k}": y

@@ -18,7 +18,7 @@ from mmjax.weights._layers import Row, below, blocks, converted, norm, rows
 from mmjax.weights.vit import VIT_BLOCK
 
 
-def _patches(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
+def mel_patches(name: str, x: np.ndarray) -> dict[str, np.ndarray]:
     """A convolution over frequency and time to one over time and frequency."""
     return {"kernel": rearrange(x, "d c f t -> t f c d")} if name == "weight" else {"bias": x}
 
@@ -27,7 +27,7 @@ TABLE = [
     Row("embeddings.extra", "extra_tokens", rows, whole=True),
     Row("embeddings.extra_positions", "extra_positions", rows, whole=True),
     Row("embeddings.positions", "positions", lambda name, x: {"": x}, whole=True),
-    Row("embeddings.patch_embeddings.projection", "embedding", _patches),
+    Row("embeddings.patch_embeddings.projection", "embedding", mel_patches),
     *blocks("encoder.layer", VIT_BLOCK),
     Row("layernorm", "transformer/norm", norm),
 ]

@@ -95,21 +95,22 @@ RESNET_IMAGE = [
 ]
 NOT_TEXT = r"visual\..*|logit_scale|logit_bias|text_projection|attn_mask|context_length|input_resolution|vocab_size"
 
-# By layout, what tells it, and by part: where it lies, its rows, what else lies there.
-HF = {
+# By part: where it lies, its rows, what else lies there.
+Layout = Mapping[str, tuple[tuple[str, ...], list[Row], str]]
+HF: Layout = {
     "image": (("vision_model.",), HF_IMAGE, r".*\.position_ids"),
     "text": (("text_model.",), HF_TEXT, r".*\.position_ids"),
     "image_projection": (("",), [Row("visual_projection.weight", "", transposed, whole=True)], r"(?!visual_projection).*"),
     "text_projection": (("",), [Row("text_projection.weight", "", transposed, whole=True)], r"(?!text_projection).*"),
 }
-OPENAI = {
+OPENAI: Layout = {
     "image": (("visual.",), OPENAI_IMAGE, "proj"),
     "text": (("text.", ""), OPENAI_TEXT, NOT_TEXT),
     "image_projection": (("visual.",), [Row("proj", "", plain, whole=True)], r"(?!proj$).*"),
     "text_projection": (("text.", ""), [Row("text_projection", "", plain, whole=True)], r"(?!text_projection$).*"),
 }
 
-
+RESNET, QUERIES = "visual.layer1.0.conv1.weight", "visual.attn_pool.query"  # what tells them from a vision transformer of CLIP
 BLOCKS = (r"transformer\.resblocks\.(\d+)\.", r"transformer\.resblocks\.0\.mlp\.c_fc\.weight")
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of its training images, in 0..1
 
@@ -121,10 +122,24 @@ class Clip(Checkpoint):
         DataError: it cannot be read, or is no CLIP of vision transformers.
     """
 
+    def layout(self) -> Layout:
+        """Where its parts lie.
+
+        Raises:
+            DataError: it is no checkpoint of this family.
+        """
+        arrays = self.arrays()
+        if QUERIES in arrays:
+            raise DataError(f"{self.path} is a CoCa: take name='coca'.")
+        if "vision_model.embeddings.class_embedding" in arrays:
+            return HF
+        if "visual.proj" in arrays or RESNET in arrays:
+            return OPENAI
+        raise DataError(f"{self.path} is no CLIP.")
+
     def config(self) -> dict[str, Any]:
         """The model and data of a config that take all of it, `scale`, the factor of its similarities, and `sizes` of what it reads."""
-        arrays = self.arrays()
-        hf, told = "vision_model.embeddings.class_embedding" in arrays, self.json("config.json")
+        arrays, hf, told = self.arrays(), self.layout() is HF, self.json("config.json")
         if not hf and "visual.class_embedding" not in arrays:
             raise DataError(f"{self.path} is no CLIP with vision transformers, which alone can say how they are made. A config can.")
         (image,), text = (HF if hf else OPENAI)["image"][0], below(arrays, *(HF if hf else OPENAI)["text"][0])
@@ -161,14 +176,10 @@ class Clip(Checkpoint):
 
     def load(self, part: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, np.ndarray]]:
         """{"params": arrays} of `image...`, `text...` or one of their projections; positions of images fit the size that is wanted."""
-        arrays = self.arrays()
-        resnet = "visual.layer1.0.conv1.weight" in arrays
-        layout = HF if "vision_model.embeddings.class_embedding" in arrays else OPENAI if "visual.proj" in arrays or resnet else None
-        kind = part_kind(part)
-        if layout is None or kind not in layout:
-            what = "is no CLIP" if layout is None else f"has no part {part!r}: {', '.join(layout)}"
-            raise DataError(f"{self.path} {what}.")
-        if resnet and kind == "image":  # its last layer is the projection
+        arrays, layout, kind = self.arrays(), self.layout(), part_kind(part)
+        if kind not in layout:
+            raise DataError(f"{self.path} has no part {part!r}: {', '.join(layout)}.")
+        if RESNET in arrays and kind == "image":  # its last layer is the projection
             found = converted(stages_from_zero(below(arrays, "visual.")), RESNET_IMAGE, r".*\.num_batches_tracked")
             return variables(found)
         prefixes, table, unused = layout[kind]

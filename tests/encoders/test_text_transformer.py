@@ -52,6 +52,25 @@ def test_berts_pooler_is_a_layer_on_the_first_token():
     np.testing.assert_allclose(e.pooled, np.tanh(e.tokens[:, 0] @ own["kernel"] + own["bias"][None]), atol=1e-5)
 
 
+class ClassToken:
+    @staticmethod
+    def tiny():
+        return TextTransformer(vocab=11, width=16, depth=2, heads=2, class_token=True), TextTransformer.tiny()[1]
+
+
+def test_a_class_token_behind_the_text_is_pooled_and_passes_every_check_too():
+    """It sees the text from its first token on."""
+    encode = encoder(class_token=True)
+    e = encode(IDS, VALID)
+    assert e.tokens.shape == (2, 6, 8) and e.valid.tolist() == [[True] * 6, [True] * 3 + [False] * 2 + [True]]
+    np.testing.assert_array_equal(e.pooled, e.tokens[:, -1])
+    other = encode(IDS.at[:, 0].set(9), VALID)
+    assert (np.abs(other.pooled - e.pooled).max(axis=1) > 1e-3).all()
+    subject = checks.of_encoder(ClassToken)
+    for check in (checks.check_contract, checks.check_absent_content, checks.check_all_absent, checks.check_gradients):
+        check(subject)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"pool": "max"}, "pool='max'"), ({"pool": "class"}, "needs causal=False"), ({"pool": "pooler"}, "'pooler' needs causal=False")],

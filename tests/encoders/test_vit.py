@@ -52,6 +52,24 @@ def test_pooling(pool, registers):
     assert len(e.stages) == 1 and e.stages[0].shape == e.tokens.shape
 
 
+class Queries:
+    """CoCa's pool, with everything else that a class token allows."""
+
+    @staticmethod
+    def tiny():
+        more = {"class_position": True, "registers": 1, "patch_bias": False, "norm_epsilon": 1e-5}
+        return vit(pool="queries", queries=3, query_width=6, query_heads=2, **more), ViT.tiny()[1]
+
+
+def test_queries_are_the_tokens_and_pass_every_check_too():
+    _, e = encode(Queries.tiny()[0])
+    assert e.tokens.shape == (4, 3, 6) and e.valid.shape == (4, 3) and e.stages[0].shape == (4, 2 + 6, 8)
+    np.testing.assert_array_equal(e.pooled, e.tokens[:, 0])
+    subject = checks.of_encoder(Queries)
+    for check in (checks.check_contract, checks.check_absent_content, checks.check_gradients):
+        check(subject)
+
+
 def test_the_class_token_has_a_position_of_its_own_where_asked():
     module = vit(pool="class", class_position=True, registers=1)
     variables = checks.drawn(module, IMAGE, train=False)
@@ -89,7 +107,7 @@ def test_the_patch_embedding_is_torchs_convolution():
         ({"pool": "max"}, "pool='max'"),
         ({"positions": "rotary"}, "positions='rotary'"),
         ({"heads": 3}, "does not split into 3 heads"),
-        ({"class_position": True}, "needs pool='class' and positions='learned'"),
+        ({"class_position": True}, "needs a class token .pool='class' or 'queries'. and positions='learned'"),
         ({"activation": "quickgelu"}, "Did you mean 'quick_gelu'"),
         ({"width": 6, "positions": "sincos"}, "that 4 divides, not 6"),
     ],

@@ -47,6 +47,18 @@ def test_the_attention_pool_is_torchs_attention_from_a_probe():
     np.testing.assert_allclose(AttentionPool(heads=2).apply({"params": params}, x, valid, train=False), GOLDEN["pool/y"], atol=2e-6)
 
 
+def test_a_key_and_value_besides_are_one_more_position():
+    """The golden ImageBind holds them to PyTorch's; here that they are seen where nothing else is valid, and not with causal attention."""
+    x, valid = jnp.ones((2, 3, 8)), jnp.array([[True, True, False], [False] * 3])
+    module = Attention(heads=2, bias_kv=True)
+    variables = checks.drawn(module, x, None, valid)
+    params, got = variables["params"], module.apply(variables, x, None, valid)
+    alone = params["bias_value"][0, 0] @ params["out"]["kernel"] + params["out"]["bias"]
+    np.testing.assert_allclose(got[1], jnp.broadcast_to(alone[None], (3, 8)), atol=1e-6)
+    with pytest.raises(ConfigError, match="bias_kv=True stands behind all positions"):
+        Attention(heads=2, causal=True, bias_kv=True).apply(variables, x)
+
+
 def test_attention_over_a_context_of_another_length_and_width():
     x, context = jnp.ones((2, 3, 8)), jnp.arange(2 * 5 * 6, dtype=jnp.float32).reshape(2, 5, 6)
     valid = jnp.array([[True, True, False, False, False], [False] * 5])

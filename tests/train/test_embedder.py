@@ -72,7 +72,7 @@ def test_a_run_gives_what_its_best_checkpoint_gives(tmp_path):
 def test_what_is_neither(tmp_path, weights):
     with pytest.raises(DataError, match="There are no weights"):
         Embedder(str(tmp_path / "gone.safetensors"))
-    with pytest.raises(DataError, match="neither a run nor the weights of clip or siglip"):
+    with pytest.raises(DataError, match="neither a run nor the weights of coca or clip or siglip"):
         Embedder(str(GOLDEN / "weights" / "bert.safetensors"))
     big = tmp_path / "vocab.txt"
     big.write_text("\n".join([*WORDS, "more"]))
