@@ -1,11 +1,12 @@
 """Checkpoints as the reference libraries store them, read from disk, give what these libraries give; and files that cannot be theirs.
 
-`tests/golden/make_weights.py` made the checkpoints and the numbers.
+`tests/golden/make_weights.py` made the checkpoints and the numbers, `make_torchscript.py` OpenAI's layout of one.
 """
 
 import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import jax
@@ -120,6 +121,40 @@ def test_two_towers_give_what_their_reference_gives(file):
     for side in ("image", "text"):
         wanted = GOLDEN[f"{file.split('.')[0]}/{side}"]
         np.testing.assert_allclose(outputs[f"{side}/z"], wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=2e-5)
+
+
+SIZES = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # what OpenAI's files hold besides
+
+
+def test_openais_own_archive_holds_the_arrays_of_the_state_dict():
+    """TorchScript, of half precision but for norms and embeddings; no array differs, and the family takes the same of both."""
+    found, wanted = (_files.read(FOLDER / "weights" / f"{name}.pt") for name in ("openai", "open_clip"))
+    assert found.keys() == wanted.keys() | SIZES
+    assert {x.dtype.name for name, x in found.items() if name not in SIZES} == {"float16", "float32"}
+    for name, x in wanted.items():
+        assert np.array_equal(found[name], x.astype(found[name].dtype)), name
+    archive, plain = (build("weights", {"name": "clip", "path": str(FOLDER / "weights" / f"{n}.pt")}, "") for n in ("openai", "open_clip"))
+    for part in ("image", "text", "image_projection", "text_projection"):
+        theirs, ours = archive.load(part, {})["params"], plain.load(part, {})["params"]
+        assert theirs.keys() == ours.keys()
+        assert all(np.array_equal(x, ours[name].astype(x.dtype)) for name, x in theirs.items())
+    assert archive.config()["sizes"] == {"image": (12, 12, 3), "text": (6,)}
+
+
+@pytest.mark.parametrize("name", ["os system", "builtins eval", "torch.jit._pickle build_evil"])
+def test_an_archive_with_another_class_is_refused(tmp_path, name):
+    """The class comes where a module of the archive did."""
+    evil = tmp_path / "evil.pt"
+    with zipfile.ZipFile(FOLDER / "weights" / "openai.pt") as good, zipfile.ZipFile(evil, "w") as archive:
+        for file in good.namelist():
+            content = good.read(file)
+            if file.endswith("/data.pkl"):
+                before = b"c__torch__.open_clip.transformer\nVisionTransformer\n"
+                assert before in content
+                content = content.replace(before, b"c" + name.replace(" ", "\n").encode() + b"\n")
+            archive.writestr(file, content)
+    with pytest.raises(DataError, match=r"evil.pt cannot be read: it holds a .*(system|eval|build_evil), which is no part of an array"):
+        _files.read(evil)
 
 
 @pytest.mark.parametrize("variant", [n.removeprefix("count/") for n in GOLDEN.files if n.startswith("count/")])
