@@ -132,6 +132,8 @@ def _hub(name: str) -> Path:
         "*.json",
         "vocab.txt",
         "merges.txt",
+        "spiece.model",
+        "tokenizer.model",
     ]
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted))
