@@ -102,6 +102,7 @@ def test_labels_of_pictures_from_the_command_line(tmp_path, weights):
         ((photos,), "--weights and --labels must be given"),
         (("--weights", weights, "--labels", "a red square", photos), "at least two"),
         (("--weights", weights, "--labels", "a,b", tmp_path / "gone"), "There is no"),
+        (("--weights", weights, "--labels", "a,b", "--template=imagnet", photos), "Did you mean 'imagenet'?"),
         (("--weights", weights, "--labels", "a,b"), "Name files, folders or tables"),
     ):
         wrong = script("zeroshot", *arguments)
