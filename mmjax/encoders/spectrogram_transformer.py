@@ -82,7 +82,10 @@ class SpectrogramTransformer(nn.Module):
     def _patches(self, x: Float[Array, "B T F"], valid: Bool[Array, "B T"], present: Bool[Array, " B"]):
         size, (rows, frames, bins) = self.patch, x.shape
         if frames < size or bins < size:
-            raise ConfigError(f"spectrogram_transformer: no patch of {size} x {size} fits a spectrogram of {frames} x {bins}. Pad it.")
+            least = f"{max(frames, size)} x {max(bins, size)}"
+            raise ConfigError(
+                f"spectrogram_transformer: no patch of {size} x {size} fits a spectrogram of {frames} x {bins}. Pad it to {least} or more."
+            )
         conv = nn.Conv(self.width, (size, size), strides=self.stride, padding="VALID", dtype=self.dtype, name="embedding")
         x = rearrange(conv(x[..., None]), "b t f d -> b f t d")
         valid = jnp.broadcast_to(valid_windows(valid, size, self.stride)[:, None], x.shape[:3])

@@ -118,6 +118,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 def _older(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
     file.seek(0)
+    if file.read(2) == b"PK":
+        raise pickle.UnpicklingError("it is an archive without an end")
+    file.seek(0)
     if _Unpickler(file).load() != MAGIC:
         raise pickle.UnpicklingError("it is no file of PyTorch's")
     _Unpickler(file).load()  # the protocol's version

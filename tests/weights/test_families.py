@@ -6,6 +6,7 @@
 import json
 import pickle
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -237,10 +238,54 @@ def test_files_that_cannot_be_the_weights(tmp_path):
         start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit", width=32)
     evil = tmp_path / "evil.pth"
     evil.write_bytes(pickle.dumps({"x": Path("/")}))
-    with pytest.raises(DataError, match=r"evil.pth cannot be read"):
+    with pytest.raises(DataError, match=r"evil.pth cannot be read: it holds a pathlib.* which is no part of an array"):
         start(tmp_path, evil, "vit")
     with pytest.raises(ConfigError, match="Did you mean 'vit'"):
         start(tmp_path, evil, "vitt")
+
+
+@pytest.mark.parametrize("file", ["timm.pth", "openai.pt", "big_vision_lit.npz"])
+def test_files_that_are_cut_anywhere(tmp_path, file):
+    whole, cut = (FOLDER / "weights" / file).read_bytes(), tmp_path / file
+    for length in (0, 3, 100, len(whole) // 2, len(whole) - 1_000, len(whole) - 10):
+        cut.write_bytes(whole[:length])
+        said = "input" if length == 0 and file != "big_vision_lit.npz" else "without an end"
+        with pytest.raises(DataError, match=rf"{file} cannot be read: .*{said}\. Is the file complete\?") as error:
+            _files.read(cut)
+        assert "\n" not in str(error.value)
+
+
+def test_weights_of_other_heads_or_ids(tmp_path):
+    """Arrays do not show their heads: the settings beside them do."""
+    for name in ("vit", "clip"):
+        (tmp_path / name).mkdir()
+        shutil.copy(FOLDER / "weights" / f"{name}.safetensors", tmp_path / name / "model.safetensors")
+    (tmp_path / "vit" / "config.json").write_text(json.dumps({"num_attention_heads": 2}))
+    (tmp_path / "clip" / "config.json").write_text(json.dumps({"vision_config": {"num_attention_heads": 2}, "text_config": {}}))
+    assert start(tmp_path, tmp_path / "vit", "vit")
+    with pytest.raises(
+        CheckpointError, match=r"init_from.image: the weights have 2 heads, the encoder 4. Set model.encoders.image.heads=2"
+    ):
+        start(tmp_path, tmp_path / "vit", "vit", heads=4)
+    with pytest.raises(CheckpointError, match="the weights have 2 heads, the encoder 4"):
+        start(tmp_path, tmp_path / "clip", "clip", **CLIP, heads=4)
+    with pytest.raises(ConfigError, match="A width of 16 does not split into 3 heads"):
+        start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit", heads=3)
+
+    def words(vocab):
+        text = {**TEXT, "activation": "quick_gelu", "vocab": vocab}
+        return parts_of(toy_config(model__encoders__text=text, init_from={"text": {"name": "clip", "path": str(tmp_path / "clip")}}))
+
+    parts = words(259)  # bytes
+    with pytest.raises(CheckpointError, match=r"init_from.text: the weights embed 50 ids, and model.encoders.text.vocab=259. Set it to 50"):
+        load_parts(parts, parts.state_shapes())
+    with pytest.raises(ConfigError, match=r"vocab=50 is smaller than the tokenizer's 259 tokens. .*take their tokenizer"):
+        words(50).state_shapes()
+    with pytest.raises(ConfigError, match=r"patches of 3 do not divide an image of 8 x 8. Resize it to 6 x 6 or 9 x 9"):
+        start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit", patch=3)
+    clip = jax.ShapeDtypeStruct((1, 3, 8, 8, 3), jnp.float32)
+    with pytest.raises(ConfigError, match=r"of 3 frames of 8 x 8. Make it \(frames x height x width\) 2 x 8 x 8 or 4 x 8 x 8"):
+        jax.eval_shape(lambda x: build("encoders", VIDEO, "encoder").init(jax.random.key(0), x, train=False), clip)
 
 
 def test_a_hub_name_without_a_network_is_one_line(monkeypatch):
