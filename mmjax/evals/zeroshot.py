@@ -44,14 +44,15 @@ def published(what: str, name: str) -> list[str]:
 def readable(names: Sequence[str]) -> list[str]:
     """Class names as data sets write them, in words: "air_plane" and, while all stay different, the first of "tench, Tinca tinca".
 
-    The WordNet ids of ImageNet's 1,000 classes, in their order, become CLIP's names.
+    The WordNet ids of ImageNet's 1,000 classes become CLIP's names, which are in the order of these ids.
 
     Raises:
         ConfigError: they are other WordNet ids, which say nothing to a text encoder.
     """
     if all(re.fullmatch(r"n\d{8}", name) for name in names):
         if len(names) == 1_000:
-            return published("names", "imagenet")
+            clip = dict(zip(sorted(names), published("names", "imagenet"), strict=True))
+            return [clip[name] for name in names]
         raise ConfigError(f"The classes are called by WordNet's ids ({names[0]}, ...): give their names as names=[...], in the same order.")
     words = [" ".join(name.replace("_", " ").split()) for name in names]
     first = [name.split(",")[0].strip() for name in words]
