@@ -38,7 +38,8 @@ def sentencepiece(data: bytes) -> Any:
         model = list(_fields(data))
         pieces = [_piece(value) for number, value in model if number == 1]
         trainer, normalizer = (dict(_fields(dict(model)[number])) for number in (2, 3))
-    except (IndexError, KeyError, TypeError, UnicodeDecodeError, struct.error):
+        unknown = [piece.kind for piece in pieces].index(UNKNOWN)
+    except (IndexError, KeyError, TypeError, ValueError, struct.error):
         raise ValueError("it is no SentencePiece model, or not all of one") from None
     kind, dummy, one_space = trainer.get(3, UNIGRAM), normalizer.get(3, 1), normalizer.get(4, 1)
     if kind not in (UNIGRAM, BPE) or trainer.get(24) or not normalizer.get(5, 1):
@@ -46,7 +47,6 @@ def sentencepiece(data: bytes) -> Any:
     own = [piece.text for piece in pieces if piece.kind == USER_DEFINED]
     if kind == BPE and own and dummy:
         raise ValueError("it is a BPE model with symbols of its own and a space before each text. Take the tokenizer.json of the same")
-    ids, (unknown, *_) = {piece.text: i for i, piece in enumerate(pieces)}, [i for i, p in enumerate(pieces) if p.kind == UNKNOWN]
 
     if kind == UNIGRAM:
         scores = [(piece.text, score) for piece, score in zip(pieces, _scores(pieces), strict=True)]
@@ -56,6 +56,7 @@ def sentencepiece(data: bytes) -> Any:
         if cuts := "|".join(f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names):
             tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(cuts), "isolated")
     else:
+        ids = {piece.text: i for i, piece in enumerate(pieces)}
         bpe = models.BPE(ids, _merges(pieces), unk_token=pieces[unknown].text, fuse_unk=True, byte_fallback=bool(trainer.get(35)))
         tokenizer = Library(bpe)
 

@@ -147,11 +147,10 @@ def from_file(path: str | Path, lower: bool = True) -> Tokenizer:
     place = Path(path).expanduser()
     if not place.exists():
         raise DataError(f"data.tokenizer.path: there is no {place}.")
+    if place.is_dir() and (found := [place / name for name in FILES if (place / name).exists()]):
+        return from_file(found[0], lower)
     try:
         if place.is_dir():
-            for name in FILES:
-                if (place / name).exists():
-                    return from_file(place / name, lower)
             if (place / "vocab.json").exists():
                 return _byte_bpe(json.loads((place / "vocab.json").read_text()), _merges((place / "merges.txt").read_text()))
             raise ValueError(f"the folder has no {', '.join(FILES)}, or vocab.json and merges.txt")

@@ -1,4 +1,4 @@
-"""CLIP, as transformers, OpenAI and open_clip store it, part by part.
+"""CLIP, as transformers, OpenAI (its own TorchScript files too) and open_clip store it, part by part.
 
 init_from=dict(image=dict(name="clip", path=P), image_projection=dict(name="clip", path=P), text=..., text_projection=...)
 

@@ -53,6 +53,19 @@ def test_public_weights_give_what_the_model_gives(weights):
     np.testing.assert_allclose(one[0], many[0], atol=1e-6)
 
 
+def test_openais_own_file_gives_what_its_state_dict_gives(weights, tmp_path):
+    """Of half precision, a TorchScript archive."""
+    found = []
+    for file in ("openai.pt", "open_clip.pt"):
+        path = tmp_path / file.replace("_", "")  # open_clip's own have another activation
+        shutil.copy(GOLDEN / "weights" / file, path)
+        shutil.copy(weights / "config.json", tmp_path)
+        embedder = Embedder(str(path), tokenizer=str(weights / "vocab.txt"), batch_size=8)
+        found.append([embedder.embed("image", [png((255, 0, 0))])[0], embedder.embed("text", ["a red square"])[0], embedder.scale])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
 def test_a_run_gives_what_its_best_checkpoint_gives(tmp_path):
     """Its tokenizer's file is gone by then: the run has it."""
     run, words = tmp_path / "run", tmp_path / "vocab.txt"
