@@ -93,7 +93,7 @@ RESNET_IMAGE = [
     Row("attnpool.positional_embedding", "pool/positions", rows, whole=True),
     *(Row(f"attnpool.{t}_proj", f"pool/{ours}", linear) for t, ours in {"q": "query", "k": "key", "v": "value", "c": "out"}.items()),
 ]
-NOT_TEXT = r"visual\..*|logit_scale|logit_bias|text_projection|attn_mask|context_length|input_resolution|vocab_size"
+NOT_TEXT = r"visual\..*|logit_scale|logit_bias|text_projection|(.*\.)?attn_mask|context_length|input_resolution|vocab_size"
 
 # By layout, what tells it, and by part: where it lies, its rows, what else lies there.
 HF = {

@@ -135,6 +135,7 @@ def test_openais_own_archive_holds_the_arrays_of_the_state_dict():
     for name, x in wanted.items():
         assert np.array_equal(found[name], x.astype(found[name].dtype)), name
     archive, plain = (build("weights", {"name": "clip", "path": str(FOLDER / "weights" / f"{n}.pt")}, "") for n in ("openai", "open_clip"))
+    archive.arrays()["transformer.resblocks.0.attn_mask"] = np.zeros((6, 6))  # which archives may hold of every block
     for part in ("image", "text", "image_projection", "text_projection"):
         theirs, ours = archive.load(part, {})["params"], plain.load(part, {})["params"]
         assert theirs.keys() == ours.keys()
