@@ -3,7 +3,8 @@
     python experiments/zeroshot.py --weights openai/clip-vit-base-patch32 --labels "a dog,a cat,a bird" photos/
 
 `--weights` are a public checkpoint (CLIP, CoCa, SigLIP: a folder, a file or the hub's name) or the folder of a run. A label is a
-prompt as it stands; `--template "a photo of {}."` puts each into others, and several, separated by "|", are averaged.
+prompt as it stands; `--template "a photo of {}."` puts each into others, and several, separated by "|", are averaged;
+`--template imagenet` takes the 80 that were published with CLIP, `imagenet_7` the 7 of them that do best together.
 """
 
 import csv
@@ -21,11 +22,12 @@ def main(*places: str) -> None:
     from scipy.special import softmax
 
     from mmjax.config import UserError
+    from mmjax.evals.zeroshot import published
     from mmjax.train.embedder import Embedder
 
     f = flags.FLAGS
     labels = [label.strip() for label in f.labels if label.strip()]
-    templates = f.template.split("|")
+    templates = f.template.split("|") if "{}" in f.template else published("templates", f.template)
     if len(labels) < 2:
         raise UserError("--labels should be at least two, separated by commas.")
     if bad := [t for t in templates if "{}" not in t]:
@@ -60,7 +62,7 @@ def main(*places: str) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("weights", None, "A checkpoint of CLIP, CoCa or SigLIP (folder, file, or name on the hub), or a run's folder.")
     flags.DEFINE_list("labels", None, "The labels, separated by commas.")
-    flags.DEFINE_string("template", "{}", "Prompts with {} in the place of a label, separated by '|': their embeddings are averaged.")
+    flags.DEFINE_string("template", "{}", "Prompts with {} in a label's place, separated by '|', or imagenet, imagenet_7: averaged.")
     flags.DEFINE_enum("kind", "image", ["image", "audio"], "What the files are.")
     flags.DEFINE_string("column", "path", "Of a table (.csv, .jsonl, .parquet) among the places: the column of its paths.")
     flags.DEFINE_string("tokenizer", None, "The tokenizer's file or folder, where it does not lie beside the weights.")

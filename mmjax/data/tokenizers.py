@@ -5,18 +5,23 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import SupportsInt
 
 from mmjax.config import ConfigError, DataError, nearest
 from mmjax.contract import write_atomic
+from mmjax.data._sentencepiece import sentencepiece
 
 PAD, BEGIN, END = 0, 1, 2
 _SPECIAL = ["<pad>", "<begin>", "<end>"]
 KINDS = ("byte", "bpe", "file")
+# In a folder, the first of these that there is.
+FILES = ("tokenizer.json", "vocab.txt", "bpe_simple_vocab_16e6.txt.gz", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 
-# How padding, begin and end are called, where a text has them: ours, BERT's, RoBERTa's, CLIP's, GPT-2's, T5's and SigLIP's, Gemma's.
+# How padding, begin and end are called, where a text has them: ours, BERT's, RoBERTa's, CLIP's, GPT-2's, T5's and SigLIP's, Gemma's,
+# and Llama's, which has no padding.
 NAMES = (
     ("<pad>", "<begin>", "<end>"),
     ("[PAD]", "[CLS]", "[SEP]"),
@@ -25,6 +30,7 @@ NAMES = (
     ("<|endoftext|>", None, "<|endoftext|>"),
     ("<pad>", None, "</s>"),
     ("<pad>", None, "<eos>"),
+    ("</s>", "<s>", "</s>"),
 )
 
 # How byte-level vocabularies write bytes (Radford et al., 2019): those that print as they are, the others from U+0100 on.
@@ -70,6 +76,8 @@ class Tokenizer:
         token = self._tokenizer.id_to_token(i)
         if i in self._special or token is None:
             return token or f"<{i}>"
+        if re.fullmatch("<0x[0-9A-F]{2}>", token):  # SentencePiece's bytes
+            return f"<{token[3:5].lower()}>"
         text = self._tokenizer.decode([i])
         return text if "\ufffd" not in text else f"<{' '.join(f'{_BYTES[c]:02x}' if c in _BYTES else c for c in token)}>"
 
@@ -126,9 +134,10 @@ def make_tokenizer(texts: Iterable[str], name: str = "byte", vocab: int = 1_024,
 def from_file(path: str | Path, lower: bool = True) -> Tokenizer:
     """The tokenizer of a pretrained text encoder, from the files that lie beside its weights.
 
-    `path` is a `tokenizer.json` of the library (which holds any kind, SentencePiece's too); BERT's `vocab.txt` (WordPiece; `lower`
-    for the uncased); CLIP's `bpe_simple_vocab_16e6.txt.gz`; or a folder with one of these, or with `vocab.json` and `merges.txt`
-    (byte-level BPE as GPT-2 and RoBERTa have it or, where its words end in "</w>", CLIP's).
+    `path` is a `tokenizer.json` of the library (which holds any kind); BERT's `vocab.txt` (WordPiece; `lower` for the uncased);
+    SentencePiece's `.model` (SigLIP's and T5's `spiece.model`, Gemma's and Llama's `tokenizer.model`); CLIP's
+    `bpe_simple_vocab_16e6.txt.gz`; or a folder with one of these, or with `vocab.json` and `merges.txt` (byte-level BPE as GPT-2
+    and RoBERTa have it or, where its words end in "</w>", CLIP's).
 
     Raises:
         DataError: there is no such file, or it is none of these.
@@ -138,23 +147,24 @@ def from_file(path: str | Path, lower: bool = True) -> Tokenizer:
     place = Path(path).expanduser()
     if not place.exists():
         raise DataError(f"data.tokenizer.path: there is no {place}.")
+    if place.is_dir() and (found := [place / name for name in FILES if (place / name).exists()]):
+        return from_file(found[0], lower)
     try:
         if place.is_dir():
-            for name in ("tokenizer.json", "vocab.txt"):
-                if (place / name).exists():
-                    return from_file(place / name, lower)
             if (place / "vocab.json").exists():
                 return _byte_bpe(json.loads((place / "vocab.json").read_text()), _merges((place / "merges.txt").read_text()))
-            if (place / "spiece.model").exists() or (place / "tokenizer.model").exists():
-                raise ValueError("it has SentencePiece's own file alone. Take the tokenizer.json of the same vocabulary")
-            raise ValueError("the folder has no tokenizer.json, vocab.txt, or vocab.json and merges.txt")
+            raise ValueError(f"the folder has no {', '.join(FILES)}, or vocab.json and merges.txt")
         if place.suffix == ".json":
             return Tokenizer(Library.from_file(str(place)))
         if place.name.endswith(".txt.gz"):
             return _openai(gzip.decompress(place.read_bytes()).decode())
         if place.suffix == ".txt":
             return _wordpiece(place.read_text(encoding="utf-8").splitlines(), lower)
-        raise ValueError("its name is none of tokenizer.json, vocab.txt, bpe_simple_vocab_16e6.txt.gz")
+        if place.name == "sentencepiece.bpe.model":
+            raise ValueError("XLM-R and its like number its pieces in another order. Take the tokenizer.json of the same vocabulary")
+        if place.suffix == ".model":
+            return Tokenizer(sentencepiece(place.read_bytes()))
+        raise ValueError(f"its name is none of {', '.join(FILES)}, or another .json, .txt or .model")
     except FileNotFoundError as error:
         raise DataError(f"data.tokenizer.path: there is no {error.filename}.") from None
     except Exception as error:  # the library raises its own, of files that are something else

@@ -88,7 +88,10 @@ class SpectrogramTransformer(nn.Module):
     def _patches(self, x: Float[Array, "B T F"], valid: Bool[Array, "B T"], present: Bool[Array, " B"]):
         size, (rows, frames, bins) = self.patch, x.shape
         if frames < size or bins < size:
-            raise ConfigError(f"spectrogram_transformer: no patch of {size} x {size} fits a spectrogram of {frames} x {bins}. Pad it.")
+            least = f"{max(frames, size)} x {max(bins, size)}"
+            raise ConfigError(
+                f"spectrogram_transformer: no patch of {size} x {size} fits a spectrogram of {frames} x {bins}. Pad it to {least} or more."
+            )
         more = {"padding": "VALID", "use_bias": not self.patch_norm, "dtype": self.dtype}
         x = nn.Conv(self.width, (size, size), strides=self.stride, **more, name="embedding")(x[..., None])
         x = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm_patches")(x) if self.patch_norm else x

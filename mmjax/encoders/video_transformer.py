@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
-from mmjax.nn.positions import learned_positions
+from mmjax.nn.positions import learned_positions, nearest_sizes
 from mmjax.nn.transformer import SIZES, Attention, Dtype, Mlp, Transformer
 from mmjax.ops.masks import masked_mean, masks_of, valid_windows, zero_where_not
 
@@ -142,9 +142,10 @@ class VideoTransformer(nn.Module):
             raise ConfigError("video_transformer: attention='divided' needs pool='class', positions='learned' and norm='tokens'.")
         _, frames, height, width, _ = shape
         if frames % self.frames or height % self.patch or width % self.patch:
+            fit = nearest_sizes((frames, height, width), (self.frames, self.patch, self.patch))
             raise ConfigError(
                 f"video_transformer: tubelets of {self.frames} x {self.patch} x {self.patch} do not divide a video of "
-                f"{frames} frames of {height} x {width}."
+                f"{frames} frames of {height} x {width}. Make it (frames x height x width) {fit}."
             )
 
     def _joint(self, x, token, valid, here, train):

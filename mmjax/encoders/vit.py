@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
+from mmjax.nn.positions import nearest_sizes
 from mmjax.nn.transformer import SIZES, AttentionPool, Dtype, QueryPool, Transformer
 from mmjax.ops.masks import zero_where_not
 
@@ -110,7 +111,8 @@ class ViT(nn.Module):
         if self.class_position and not (class_token and self.positions == "learned"):
             raise ConfigError("vit: class_position=True needs a class token (pool='class' or 'queries') and positions='learned'.")
         if height % self.patch or width % self.patch:
-            raise ConfigError(f"vit: patches of {self.patch} do not divide an image of {height} x {width}.")
+            fit = nearest_sizes((height, width), (self.patch, self.patch))
+            raise ConfigError(f"vit: patches of {self.patch} do not divide an image of {height} x {width}. Resize it to {fit}.")
         present = jnp.ones(rows, bool) if present is None else present
         x = zero_where_not(present, x).astype(self.dtype)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmjax.config import ConfigError
+from mmjax.config import ConfigError, nearest
 from mmjax.contract import Artifact, Matrix, State, Table, kind, present
 from mmjax.data.loader import SplitView
 from mmjax.data.pp.builder import parse
@@ -22,6 +25,38 @@ TEMPLATES = {
     "video": ("{}", "a video of {}.", "a clip of {}.", "footage of {}."),
     "audio": ("{}", "the sound of {}.", "a recording of {}.", "one can hear {}."),
 }
+PUBLISHED = Path(__file__).with_name("zeroshot_imagenet.json")  # with CLIP; the file says from where, and under which licence
+
+
+def published(what: str, name: str) -> list[str]:
+    """`what` is "templates": CLIP's 80 prompts for ImageNet ("imagenet") or the 7 that do best together ("imagenet_7"); or "names":
+    its names of ImageNet's 1,000 classes ("imagenet").
+
+    Raises:
+        ConfigError: there are none of that name.
+    """
+    known = json.loads(PUBLISHED.read_text(encoding="utf-8"))[what]
+    if name not in known:
+        raise ConfigError(f"{what}={name!r} are none of those published.{nearest(name, known)} Or give them as a list.")
+    return known[name]
+
+
+def readable(names: Sequence[str]) -> list[str]:
+    """Class names as data sets write them, in words: "air_plane" and, while all stay different, the first of "tench, Tinca tinca".
+
+    The WordNet ids of ImageNet's 1,000 classes become CLIP's names, which are in the order of these ids.
+
+    Raises:
+        ConfigError: they are other WordNet ids, which say nothing to a text encoder.
+    """
+    if all(re.fullmatch(r"n\d{8}", name) for name in names):
+        if len(names) == 1_000:
+            clip = dict(zip(sorted(names), published("names", "imagenet"), strict=True))
+            return [clip[name] for name in names]
+        raise ConfigError(f"The classes are called by WordNet's ids ({names[0]}, ...): give their names as names=[...], in the same order.")
+    words = [" ".join(name.replace("_", " ").split()) for name in names]
+    first = [name.split(",")[0].strip() for name in words]
+    return first if len(set(first)) == len(set(names)) and all(first) else words
 
 
 class Zeroshot:
@@ -33,8 +68,10 @@ class Zeroshot:
 
     Args:
         stream, label, text: what is classified, the classes, and the stream whose tower reads the prompts.
-        templates: prompts with {} in the place of the class; None takes a few that suit the stream.
-        names: the classes' names in the labels' order; None takes the source's.
+        templates: prompts with {} in the place of the class, or "imagenet" or "imagenet_7": see `published`; None takes a few
+            that suit the stream.
+        names: the classes' names in the labels' order, or "imagenet", CLIP's for the 1,000; None takes the source's, in words:
+            see `readable`.
         worst: how many of the classes with the lowest accuracy are shown with what they are taken for.
     """
 
@@ -43,10 +80,14 @@ class Zeroshot:
         stream: str = "image",
         label: str = "label",
         text: str = "text",
-        templates: Sequence[str] | None = None,
-        names: Sequence[str] | None = None,
+        templates: Sequence[str] | str | None = None,
+        names: Sequence[str] | str | None = None,
         worst: int = 12,
     ):
+        if isinstance(templates, str):
+            templates = published("templates", templates)
+        if isinstance(names, str):
+            names = published("names", names)
         if templates is not None and (not templates or any("{}" not in t for t in templates)):
             raise ConfigError(f"zeroshot: templates={list(templates)} should be prompts, each with {{}} in the place of the class.")
         self.stream, self.label, self.text, self.worst = stream, label, text, worst
@@ -54,13 +95,13 @@ class Zeroshot:
 
     def check(self, view: SplitView) -> None:
         """Whether the split has what is classified and the classes, and these have names."""
-        named(view, self.label, self.names)
+        self._names(view)
         self._prompts(view, [])
         view.examples(operations(view, self.stream, self.label))
 
     def run(self, fns: Any, state: State, view: SplitView, *, step: int, details: bool) -> Iterator[tuple[str, float | Artifact]]:
         """Yields figures, their chance and majority; with `details` a table of the classes and the confusion of the worst."""
-        names = named(view, self.label, self.names)
+        names = self._names(view)
         found = labelled(fns, state, view, self.stream, self.label, "z")
         if found.y.max() >= len(names):
             raise ConfigError(f"{self.label!r} {found.y.max()} of the {view.split} split is beyond the {len(names)} names.")
@@ -73,6 +114,10 @@ class Zeroshot:
             yield from ((f"{name}/{level}", known[name]) for level, known in levels.items())
         if details:
             yield from self._by_class(rank, scores.argmax(axis=1), found.y, names, cut)
+
+    def _names(self, view: SplitView) -> list[str]:
+        names = named(view, self.label, self.names)
+        return names if self.names else readable(names)
 
     def _prompts(self, view: SplitView, names: Sequence[str]) -> list[str]:
         """All templates of the first name, then of the second, and so on."""

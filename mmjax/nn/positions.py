@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,13 @@ def sincos_1d(length: int, dim: int) -> Float[np.ndarray, "N D"]:
         raise ConfigError(f"sin-cos positions need an even width from 4 on, not {dim}.")
     angle = np.arange(length)[:, None] * 10_000.0 ** (-np.arange(dim // 2) / (dim // 2 - 1))
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
+
+
+def nearest_sizes(shape: Sequence[int], steps: Sequence[int]) -> str:
+    """The next smaller and the next larger size that `steps` divide, as in "224 x 224 or 240 x 240"."""
+    smaller = [n - n % step for n, step in zip(shape, steps, strict=True)]
+    larger = [n + -n % step for n, step in zip(shape, steps, strict=True)]
+    return " or ".join(" x ".join(map(str, size)) for size in (smaller, larger) if all(size))
 
 
 class Positions(nn.Module):

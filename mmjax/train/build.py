@@ -76,7 +76,8 @@ class Parts(NamedTuple):
             table = node.get("vocab") if isinstance(node, Mapping) else None
             if table is not None and stream in self.data.spec and table < self.data.tokenizer.vocab:
                 raise ConfigError(
-                    f"model.encoders.{stream}.vocab={table} is smaller than the tokenizer's {self.data.tokenizer.vocab} tokens."
+                    f"model.encoders.{stream}.vocab={table} is smaller than the tokenizer's {self.data.tokenizer.vocab} tokens. Raise "
+                    "it or, for public weights, take their tokenizer: data.tokenizer=dict(name='file', path=...)."
                 )
 
     def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax.traverse_util import unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mmjax.config import ConfigError, build, check_part, nearest
+from mmjax.config import CheckpointError, ConfigError, build, check_part, nearest
 from mmjax.contract import State
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.nn.adapters import NAME as ADAPTERS
@@ -28,6 +28,7 @@ from mmjax.nn.adapters import Adapters
 from mmjax.train.checkpoint import Checkpoints, mismatches, refuse
 from mmjax.train.optim import paths
 from mmjax.train.run import read_config
+from mmjax.weights._files import Checkpoint
 
 if TYPE_CHECKING:
     from mmjax.train.build import Parts
@@ -92,7 +93,7 @@ def _loaded(
             _check_tokenizer(parts, node, part, Path(source), path)
             params, stats, fitted[part] = _from_run(Path(source), part, params, stats, shapes.fitted.get(part, {}))
         else:
-            params, stats = _from_weights(source, part, path, params, stats)
+            params, stats = _from_weights(source, part, path, params, stats, node.get("encoders", {}).get(part))
         found["params"][part] = params
         for kind, tree in stats.items():
             found[kind][part] = tree
@@ -121,8 +122,13 @@ def _from_run(run: Path, part: str, params: Any, stats: Mapping[str, Any], fitte
         return params, {name: tree[part] for name, tree in found.items()}, restored("fitted", {part: fitted})[part]
 
 
-def _from_weights(node: Mapping[str, Any], part: str, path: str, params: Any, stats: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    weights = build("weights", node, path).load(part, {k: leaf.shape for k, leaf in paths(params).items()})
+def _from_weights(
+    node: Mapping[str, Any], part: str, path: str, params: Any, stats: Mapping[str, Any], encoder: Any
+) -> tuple[Any, dict[str, Any]]:
+    family: Any = build("weights", node, path)
+    weights = family.load(part, {k: leaf.shape for k, leaf in paths(params).items()})
+    if isinstance(encoder, Mapping):
+        _check_sizes(family, weights["params"], part, path, encoder)
     placed, problems = {}, []
     for name, tree in {"params": params, **stats}.items():
         found, wanted = weights.get(name, {}), paths(tree)
@@ -131,6 +137,19 @@ def _from_weights(node: Mapping[str, Any], part: str, path: str, params: Any, st
         placed[name] = unflatten_dict(arrays, sep="/")
     refuse(problems, f"{path}: the weights are of another architecture")
     return placed.pop("params"), placed
+
+
+def _check_sizes(family: Any, found: Mapping[str, Any], part: str, path: str, encoder: Mapping[str, Any]) -> None:
+    """What another shape would not show, or not say plainly: heads, and how many ids are embedded."""
+    heads, had = getattr(build("encoders", encoder, part), "heads", None), family.heads(part) if isinstance(family, Checkpoint) else None
+    if heads is not None and had not in (None, heads):
+        raise CheckpointError(f"{path}: the weights have {had} heads, the encoder {heads}. Set model.encoders.{part}.heads={had}.")
+    table, vocab = found.get("embedding/embedding"), encoder.get("vocab")
+    if table is not None and vocab not in (None, len(table)):
+        raise CheckpointError(
+            f"{path}: the weights embed {len(table)} ids, and model.encoders.{part}.vocab={vocab}. Set it to {len(table)}, and take "
+            "the weights' tokenizer: data.tokenizer=dict(name='file', path=...)."
+        )
 
 
 def with_parts(state: State, found: Mapping[str, Any]) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ class Checkpoint:
         """A file of settings beside them, such as "config.json"; {} where there is none."""
         file = folder_of(self.path) / name
         return json.loads(file.read_text()) if file.exists() else {}
+
+    def heads(self, part: str) -> int | None:
+        """How many heads the transformer of a part has, which its arrays do not show; None where no "config.json" says so."""
+        told = self.json("config.json")
+        told = told.get({"image": "vision_config", "text": "text_config"}.get(part.split("_")[0], ""), told)
+        return next((told[k] for k in ("num_attention_heads", "n_head", "encoder_attention_heads") if k in told), None)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -108,6 +115,8 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive of arrays, or one without an end")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:
@@ -132,6 +141,8 @@ def _hub(name: str) -> Path:
         "*.json",
         "vocab.txt",
         "merges.txt",
+        "spiece.model",
+        "tokenizer.model",
     ]
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted))

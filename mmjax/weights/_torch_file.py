@@ -1,7 +1,8 @@
 """Arrays from PyTorch's files (.pth, .pt, .bin), without PyTorch and without running what a pickle may hold.
 
-Reads the zip format of PyTorch 1.6 and later, and the one before it. Of all that a pickle can name, an ordered dict, a
-tensor and the plain storages are allowed; anything else is refused before it is called.
+Reads the zip format of PyTorch 1.6 and later, the one before it, and TorchScript archives, as OpenAI's CLIP comes in. Of
+all that a pickle can name, an ordered dict, a tensor, the plain storages and TorchScript's lists are allowed, and its modules
+stand for their attributes alone; anything else is refused before it is called. A TorchScript archive's code is not read.
 """
 
 from __future__ import annotations
@@ -52,20 +53,32 @@ def _tensor(storage: Any, offset: int, shape: Any, strides: Any, *_: Any) -> _Te
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
-    return tensor
+class _Module(dict):
+    """An object of TorchScript, whatever its class: its attributes by name."""
+
+    def __setstate__(self, attributes: Any) -> None:
+        self.update(attributes if isinstance(attributes, dict) else {})
+
+
+def _first(value: Any, *_: Any) -> Any:
+    return value
 
 
 ALLOWED = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter"): _first,
+    ("torch", "device"): _first,
+    **{("torch.jit._pickle", f"build_{kind}list"): _first for kind in ("int", "double", "bool", "tensor")},
+    ("torch.jit._pickle", "restore_type_tag"): _first,  # of typed lists and dicts
     **{("torch", name): name for name in STORAGES},
 }
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "__torch__":
+            return _Module
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is no part of an array")
         return ALLOWED[module, name]
@@ -78,7 +91,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a state dict, by name; also of one that lies in a dict under "state_dict" or "model".
+    """The arrays of a state dict, by name; also of one that lies in a dict under "state_dict" or "model"; and those of a TorchScript
+    archive, "visual.conv1.weight" being the attribute `weight` of `conv1` of `visual`.
 
     Raises:
         DataError: the file is not there, is truncated or no such file, or holds objects other than arrays.
@@ -87,6 +101,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file:
             found, storages = (_zipped if zipfile.is_zipfile(file) else _older)(file)
+        if isinstance(found, _Module):
+            found = _flat(found)
         for name in ("state_dict", "model"):
             if isinstance(found, dict) and isinstance(found.get(name), dict):
                 found = found[name]
@@ -101,6 +117,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _older(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
+    file.seek(0)
+    if file.read(2) == b"PK":
+        raise pickle.UnpicklingError("it is an archive without an end")
     file.seek(0)
     if _Unpickler(file).load() != MAGIC:
         raise pickle.UnpicklingError("it is no file of PyTorch's")
@@ -129,6 +148,14 @@ def _tensors(found: Any) -> list[_Tensor]:
     if isinstance(found, _Tensor):
         return [found]
     return [view for value in found.values() for view in _tensors(value)] if isinstance(found, dict) else []
+
+
+def _flat(module: _Module) -> dict[str, Any]:
+    """Attributes of modules in modules, by dotted names."""
+    out = {}
+    for name, value in module.items():
+        out |= {f"{name}.{inner}": x for inner, x in _flat(value).items()} if isinstance(value, _Module) else {name: value}
+    return out
 
 
 def _array(view: _Tensor, storages: dict[str, bytes]) -> np.ndarray:

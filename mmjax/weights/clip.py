@@ -1,4 +1,4 @@
-"""CLIP, as transformers, OpenAI and open_clip store it, part by part.
+"""CLIP, as transformers, OpenAI (its own TorchScript files too) and open_clip store it, part by part.
 
 init_from=dict(image=dict(name="clip", path=P), image_projection=dict(name="clip", path=P), text=..., text_projection=...)
 
@@ -93,7 +93,7 @@ RESNET_IMAGE = [
     Row("attnpool.positional_embedding", "pool/positions", rows, whole=True),
     *(Row(f"attnpool.{t}_proj", f"pool/{ours}", linear) for t, ours in {"q": "query", "k": "key", "v": "value", "c": "out"}.items()),
 ]
-NOT_TEXT = r"visual\..*|logit_scale|logit_bias|text_projection|attn_mask|context_length|input_resolution|vocab_size"
+NOT_TEXT = r"visual\..*|logit_scale|logit_bias|text_projection|(.*\.)?attn_mask|context_length|input_resolution|vocab_size"
 
 # By part: where it lies, its rows, what else lies there.
 Layout = Mapping[str, tuple[tuple[str, ...], list[Row], str]]

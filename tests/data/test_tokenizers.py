@@ -133,6 +133,47 @@ def test_files_of_pretrained_encoders_give_the_references_ids(name, tmp_path):
     assert tokenizer.decode(value).strip() == "dogs"
 
 
+PIECES = json.loads((PRETRAINED.parent / "sentencepiece.json").read_text())
+
+
+@pytest.mark.parametrize("name", PIECES["ids"])
+def test_model_files_give_the_ids_of_sentencepiece(name, tmp_path):
+    """Unigrams and BPE; bytes for what has no piece; symbols of the model's own; a space before each text, or none."""
+    tokenizer = from_file(PRETRAINED / name)
+    (file,) = (PRETRAINED / name).iterdir()
+    assert from_file(file).fingerprint == tokenizer.fingerprint
+    tokenizer.save(tmp_path / "tokenizer.json")
+    for known in (tokenizer, Tokenizer.load(tmp_path / "tokenizer.json")):
+        assert [known.encode(text) for text in PIECES["texts"]] == PIECES["ids"][name]
+        assert (known.pad, known.begin, known.end) == {"spiece": (0, None, 1), "spiece_bytes": (3, 1, 2), "llama": (2, 1, 2)}.get(
+            name, (0, None, 1)
+        )
+    assert not {tokenizer.begin, tokenizer.end} & set(tokenizer.encode("<s> a </s> <eos>"))  # somebody's text does not end itself
+    value, _ = tokens(32, tokenizer=tokenizer)("a photo of a dog, and two photos of cats.")
+    assert tokenizer.decode(value) == "a photo of a dog, and two photos of cats."
+    if name != "spiece":
+        assert tokenizer.decode(tokenizer.encode("ⱦ 𐎠")) == "ⱦ 𐎠"
+        assert tokenizer.pieces(tokenizer.encode("ⱦ"))[-3:] == ["<e2>", "<b1>", "<a6>"]
+
+
+def test_model_files_that_cannot_be_read(tmp_path):
+    """Cut anywhere, something else, or models of another kind."""
+    good = (PRETRAINED / "spiece" / "spiece.model").read_bytes()
+    path = tmp_path / "spiece.model"
+    for content in [good[:n] for n in range(0, len(good), 97)] + [b"x" * 50, good[5:], bytes(20)]:
+        path.write_bytes(content)
+        with pytest.raises(
+            DataError, match=r"spiece\.model is no tokenizer that can be read \(it is no SentencePiece model, or not all of one\)"
+        ):
+            from_file(path)
+    path.write_bytes(good.replace(b"\x18\x01", b"\x18\x04"))  # the kind of model, 1 being unigrams
+    with pytest.raises(DataError, match="of words or characters"):
+        from_file(path)
+    path.rename(tmp_path / "sentencepiece.bpe.model")
+    with pytest.raises(DataError, match="another order. Take the tokenizer.json"):
+        from_file(tmp_path)
+
+
 def test_clips_own_file_is_its_merges_alone(tmp_path):
     """The vocabulary of OpenAI's file: bytes, bytes that end words, merges in their order, begin and end."""
     merges = (PRETRAINED / "clip" / "merges.txt").read_text()
@@ -149,7 +190,7 @@ def test_clips_own_file_is_its_merges_alone(tmp_path):
     ("files", "said"),
     [
         ({}, "has no tokenizer.json, vocab.txt"),
-        ({"spiece.model": b"x"}, "Take the tokenizer.json"),
+        ({"spiece.model": b"x"}, "no SentencePiece model, or not all"),
         ({"tokenizer.json": b"{"}, "no tokenizer that can be read"),
         ({"vocab.txt": b"a\nb\n"}, "none of the known tokens"),
         ({"vocab.json": b"{}"}, "there is no .*merges.txt"),

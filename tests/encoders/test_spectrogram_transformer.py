@@ -101,7 +101,7 @@ def test_what_does_not_fit():
     variables = checks.drawn(module, X, VALID, train=False)
     with pytest.raises(ConfigError, match="2 x 5 tokens is longer than the 2 x 4 positions learned"):
         jax.eval_shape(lambda: module.apply(variables, jnp.ones((1, 13, 6)), train=False))
-    with pytest.raises(ConfigError, match="no patch of 4 x 4 fits a spectrogram of 3 x 6"):
+    with pytest.raises(ConfigError, match="no patch of 4 x 4 fits a spectrogram of 3 x 6. Pad it to 4 x 6 or more"):
         jax.eval_shape(lambda: module.apply(variables, X[:, :3], train=False))
     with pytest.raises(ConfigError, match="stem='patch' is unknown"):
         jax.eval_shape(lambda: SpectrogramTransformer("patch").init(jax.random.key(0), X, train=False))

@@ -103,7 +103,7 @@ def test_the_patch_embedding_is_torchs_convolution():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patch": 5}, "patches of 5 do not divide an image of 8 x 12"),
+        ({"patch": 5}, "patches of 5 do not divide an image of 8 x 12. Resize it to 5 x 10 or 10 x 15."),
         ({"pool": "max"}, "pool='max'"),
         ({"positions": "rotary"}, "positions='rotary'"),
         ({"heads": 3}, "does not split into 3 heads"),

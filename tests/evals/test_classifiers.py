@@ -18,7 +18,7 @@ from mmjax.evals._ridge import audio_features
 from mmjax.evals.fewshot import Fewshot, drawn_shots
 from mmjax.evals.knn import KNN
 from mmjax.evals.linear_probe import LinearProbe, search
-from mmjax.evals.zeroshot import Zeroshot
+from mmjax.evals.zeroshot import Zeroshot, published, readable
 from mmjax.train.sharding import make_mesh
 from toy import toy_config
 
@@ -255,6 +255,35 @@ def test_zeroshot_by_default_and_where_the_run_has_its_own_prompt():
     assert fns.prompts == [f"my {n}" for n in NAMES]
 
 
+def test_the_published_prompts_are_averaged_class_by_class():
+    """Half of them pull a class's prompts to one side, half to the other, so that their mean is its own direction."""
+    seen, templates = view(), published("templates", "imagenet")
+    assert (len(set(templates)), len(set(published("templates", "imagenet_7")) & set(templates))) == (80, 7)
+    assert all(t.count("{}") == 1 for t in templates)
+    fns = zeroshot_fns(seen, {t: 2.0 - 4.0 * (i % 2) for i, t in enumerate(templates)})
+    evaluator = Zeroshot(templates="imagenet")
+    weights, _ = evaluator._weights(fns, STATE, seen, NAMES)
+    wanted = np.stack([np.mean([fns.texts[t.format(n)] for t in templates], axis=0) for n in NAMES])
+    np.testing.assert_allclose(weights, unit(wanted), atol=1e-6)
+    assert fns.prompts == [t.format(n) for n in NAMES for t in templates]
+    x, y = known("test")
+    assert run(evaluator, seen, fns=fns)["top1"] == pytest.approx((x[:, :7].argmax(axis=1) == y).mean())
+
+
+def test_names_that_data_sets_write_are_put_into_words():
+    """Two of CLIP's names stand for two classes each."""
+    clip = published("names", "imagenet")
+    assert len(clip) == 1_000 and len(set(clip)) == 998 and clip[:2] == ["tench", "goldfish"] and clip[-1] == "toilet paper"
+    ids = [f"n{i:08d}" for i in range(1_000)]
+    assert readable(ids) == clip and readable(ids[::-1]) == clip[::-1], "not all data sets have them in their order"
+    assert readable(["tench, Tinca tinca", "air_plane", "a  cat"]) == ["tench", "air plane", "a cat"]
+    assert readable(["crane, a bird", "crane, a machine"]) == ["crane, a bird", "crane, a machine"]
+    assert Zeroshot(names="imagenet").names == clip
+    seen = view(names=(*NAMES[:6], "wilde_beest, gnu"))
+    run(Zeroshot(templates=["a {}"]), seen, fns=(fns := Made(seen)))
+    assert fns.prompts[-1] == "a wilde beest"
+
+
 def test_prompts_that_may_have_been_cut_are_counted():
     seen = view(data__pp__text="tokens(5)")
     found = run(Zeroshot(templates=["{}", "a {}"]), seen, details=True, fns=Made(seen))
@@ -302,6 +331,13 @@ def test_training_examples_beyond_the_limit_are_left_out():
         (Zeroshot(), view(names=()), ConfigError, "no names for the classes of 'label': give them as names="),
         (Zeroshot(names=["ant", "bee"]), view(), ConfigError, "names= has 2 classes, but 'label' has 7: ant"),
         (Zeroshot(), view({s: [0] * 20 for s in LABELS}, names=("ant",)), ConfigError, "has one class only (ant)"),
+        (Zeroshot(names="imagenet"), view(), ConfigError, "names= has 1000 classes, but 'label' has 7: ant"),
+        (
+            Zeroshot(),
+            view(names=[f"n{i:08d}" for i in range(7)]),
+            ConfigError,
+            "called by WordNet's ids (n00000000, ...): give their names",
+        ),
         (Zeroshot(names=["ant", "bee"]), view(names=()), ConfigError, "is beyond the 2 names"),
         (Zeroshot(names=["ant", *"      "]), view(), ConfigError, "is nothing after the operations of 'text'"),
     ],
@@ -323,6 +359,8 @@ def test_features_that_are_not_finite(monkeypatch):
     [
         (lambda: Zeroshot(templates=["a photo"]), "each with {} in the place of the class"),
         (lambda: Zeroshot(templates=[]), "each with {}"),
+        (lambda: Zeroshot(templates="imagnet"), "Did you mean 'imagenet'?"),
+        (lambda: Zeroshot(names="imagenet1k"), "names='imagenet1k' are none of those published. Did you mean 'imagenet'?"),
         (lambda: LinearProbe(l2=0), "l2=0 should be above 0"),
         (lambda: LinearProbe(limit=3), "limit=3 should be at least 10"),
         (lambda: KNN(baseline="ridge"), "baseline='ridge' is unknown"),

@@ -53,6 +53,19 @@ def test_public_weights_give_what_the_model_gives(weights):
     np.testing.assert_allclose(one[0], many[0], atol=1e-6)
 
 
+def test_openais_own_file_gives_what_its_state_dict_gives(weights, tmp_path):
+    """Of half precision, a TorchScript archive."""
+    found = []
+    for file in ("openai.pt", "open_clip.pt"):
+        path = tmp_path / file.replace("_", "")  # open_clip's own have another activation
+        shutil.copy(GOLDEN / "weights" / file, path)
+        shutil.copy(weights / "config.json", tmp_path)
+        embedder = Embedder(str(path), tokenizer=str(weights / "vocab.txt"), batch_size=8)
+        found.append([embedder.embed("image", [png((255, 0, 0))])[0], embedder.embed("text", ["a red square"])[0], embedder.scale])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
 def test_a_run_gives_what_its_best_checkpoint_gives(tmp_path):
     """Its tokenizer's file is gone by then: the run has it."""
     run, words = tmp_path / "run", tmp_path / "vocab.txt"
@@ -102,6 +115,7 @@ def test_labels_of_pictures_from_the_command_line(tmp_path, weights):
         ((photos,), "--weights and --labels must be given"),
         (("--weights", weights, "--labels", "a red square", photos), "at least two"),
         (("--weights", weights, "--labels", "a,b", tmp_path / "gone"), "There is no"),
+        (("--weights", weights, "--labels", "a,b", "--template=imagnet", photos), "Did you mean 'imagenet'?"),
         (("--weights", weights, "--labels", "a,b"), "Name files, folders or tables"),
     ):
         wrong = script("zeroshot", *arguments)

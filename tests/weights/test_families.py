@@ -1,11 +1,13 @@
 """Checkpoints as the reference libraries store them, read from disk, give what these libraries give; and files that cannot be theirs.
 
-`tests/golden/make_weights.py` made the checkpoints and the numbers.
+`tests/golden/make_weights.py` made the checkpoints and the numbers, `make_torchscript.py` OpenAI's layout of one.
 """
 
 import json
 import pickle
 import re
+import shutil
+import zipfile
 from pathlib import Path
 
 import jax
@@ -122,6 +124,41 @@ def test_two_towers_give_what_their_reference_gives(file):
         np.testing.assert_allclose(outputs[f"{side}/z"], wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=2e-5)
 
 
+SIZES = {"input_resolution", "context_length", "vocab_size", "attn_mask"}  # what OpenAI's files hold besides
+
+
+def test_openais_own_archive_holds_the_arrays_of_the_state_dict():
+    """TorchScript, of half precision but for norms and embeddings; no array differs, and the family takes the same of both."""
+    found, wanted = (_files.read(FOLDER / "weights" / f"{name}.pt") for name in ("openai", "open_clip"))
+    assert found.keys() == wanted.keys() | SIZES
+    assert {x.dtype.name for name, x in found.items() if name not in SIZES} == {"float16", "float32"}
+    for name, x in wanted.items():
+        assert np.array_equal(found[name], x.astype(found[name].dtype)), name
+    archive, plain = (build("weights", {"name": "clip", "path": str(FOLDER / "weights" / f"{n}.pt")}, "") for n in ("openai", "open_clip"))
+    archive.arrays()["transformer.resblocks.0.attn_mask"] = np.zeros((6, 6))  # which archives may hold of every block
+    for part in ("image", "text", "image_projection", "text_projection"):
+        theirs, ours = archive.load(part, {})["params"], plain.load(part, {})["params"]
+        assert theirs.keys() == ours.keys()
+        assert all(np.array_equal(x, ours[name].astype(x.dtype)) for name, x in theirs.items())
+    assert archive.config()["sizes"] == {"image": (12, 12, 3), "text": (6,)}
+
+
+@pytest.mark.parametrize("name", ["os system", "builtins eval", "torch.jit._pickle build_evil"])
+def test_an_archive_with_another_class_is_refused(tmp_path, name):
+    """The class comes where a module of the archive did."""
+    evil = tmp_path / "evil.pt"
+    with zipfile.ZipFile(FOLDER / "weights" / "openai.pt") as good, zipfile.ZipFile(evil, "w") as archive:
+        for file in good.namelist():
+            content = good.read(file)
+            if file.endswith("/data.pkl"):
+                before = b"c__torch__.open_clip.transformer\nVisionTransformer\n"
+                assert before in content
+                content = content.replace(before, b"c" + name.replace(" ", "\n").encode() + b"\n")
+            archive.writestr(file, content)
+    with pytest.raises(DataError, match=r"evil.pt cannot be read: it holds a .*(system|eval|build_evil), which is no part of an array"):
+        _files.read(evil)
+
+
 @pytest.mark.parametrize("variant", [n.removeprefix("count/") for n in GOLDEN.files if n.startswith("count/")])
 def test_sizes_equal_the_published(variant):
     """Less what nothing meets, the second segment, RoBERTa's first two positions, DINOv2's mask; and DINOv2's scales, which are folded."""
@@ -202,10 +239,54 @@ def test_files_that_cannot_be_the_weights(tmp_path):
         start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit", width=32)
     evil = tmp_path / "evil.pth"
     evil.write_bytes(pickle.dumps({"x": Path("/")}))
-    with pytest.raises(DataError, match=r"evil.pth cannot be read"):
+    with pytest.raises(DataError, match=r"evil.pth cannot be read: it holds a pathlib.* which is no part of an array"):
         start(tmp_path, evil, "vit")
     with pytest.raises(ConfigError, match="Did you mean 'vit'"):
         start(tmp_path, evil, "vitt")
+
+
+@pytest.mark.parametrize("file", ["timm.pth", "openai.pt", "big_vision_lit.npz"])
+def test_files_that_are_cut_anywhere(tmp_path, file):
+    whole, cut = (FOLDER / "weights" / file).read_bytes(), tmp_path / file
+    for length in (0, 3, 100, len(whole) // 2, len(whole) - 1_000, len(whole) - 10):
+        cut.write_bytes(whole[:length])
+        said = "input" if length == 0 and file != "big_vision_lit.npz" else "without an end"
+        with pytest.raises(DataError, match=rf"{file} cannot be read: .*{said}\. Is the file complete\?") as error:
+            _files.read(cut)
+        assert "\n" not in str(error.value)
+
+
+def test_weights_of_other_heads_or_ids(tmp_path):
+    """Arrays do not show their heads: the settings beside them do."""
+    for name in ("vit", "clip"):
+        (tmp_path / name).mkdir()
+        shutil.copy(FOLDER / "weights" / f"{name}.safetensors", tmp_path / name / "model.safetensors")
+    (tmp_path / "vit" / "config.json").write_text(json.dumps({"num_attention_heads": 2}))
+    (tmp_path / "clip" / "config.json").write_text(json.dumps({"vision_config": {"num_attention_heads": 2}, "text_config": {}}))
+    assert start(tmp_path, tmp_path / "vit", "vit")
+    with pytest.raises(
+        CheckpointError, match=r"init_from.image: the weights have 2 heads, the encoder 4. Set model.encoders.image.heads=2"
+    ):
+        start(tmp_path, tmp_path / "vit", "vit", heads=4)
+    with pytest.raises(CheckpointError, match="the weights have 2 heads, the encoder 4"):
+        start(tmp_path, tmp_path / "clip", "clip", **CLIP, heads=4)
+    with pytest.raises(ConfigError, match="A width of 16 does not split into 3 heads"):
+        start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit", heads=3)
+
+    def words(vocab):
+        text = {**TEXT, "activation": "quick_gelu", "vocab": vocab}
+        return parts_of(toy_config(model__encoders__text=text, init_from={"text": {"name": "clip", "path": str(tmp_path / "clip")}}))
+
+    parts = words(259)  # bytes
+    with pytest.raises(CheckpointError, match=r"init_from.text: the weights embed 50 ids, and model.encoders.text.vocab=259. Set it to 50"):
+        load_parts(parts, parts.state_shapes())
+    with pytest.raises(ConfigError, match=r"vocab=50 is smaller than the tokenizer's 259 tokens. .*take their tokenizer"):
+        words(50).state_shapes()
+    with pytest.raises(ConfigError, match=r"patches of 3 do not divide an image of 8 x 8. Resize it to 6 x 6 or 9 x 9"):
+        start(tmp_path, FOLDER / "weights" / "vit.safetensors", "vit", patch=3)
+    clip = jax.ShapeDtypeStruct((1, 3, 8, 8, 3), jnp.float32)
+    with pytest.raises(ConfigError, match=r"of 3 frames of 8 x 8. Make it \(frames x height x width\) 2 x 8 x 8 or 4 x 8 x 8"):
+        jax.eval_shape(lambda x: build("encoders", VIDEO, "encoder").init(jax.random.key(0), x, train=False), clip)
 
 
 def test_a_hub_name_without_a_network_is_one_line(monkeypatch):
