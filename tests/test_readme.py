@@ -12,14 +12,16 @@ from mmjax.train.build import parts_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = [line.split("#")[0].strip() for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [line.split(" #")[0].strip() for language, block in BLOCKS if not language for line in block.splitlines()]
 MAKE = [c for c in COMMANDS if c.startswith("make ")]
-PYTHON = [c for c in COMMANDS if c.startswith("python ") and "photos" not in c]
-OWN = [c for c in COMMANDS if c.startswith("python ") and "photos" in c]
+PYTHON = [c for c in COMMANDS if c.startswith("python ") and c.endswith(("runs/x", "lr=3e-4"))]
+OWN = [c for c in COMMANDS if c.startswith("python ") and c.endswith("--workdir runs/photos")]
+SCRIPTS = sorted({c.split()[1] for c in COMMANDS if c.startswith("python ")})
 
 
 def test_the_two_commands_are_there():
-    assert COMMANDS[:2] == ["make quickstart", "make test"] and len(PYTHON) >= 2
+    assert COMMANDS[:2] == ["make quickstart", "make test"] and len(PYTHON) == 2 and len(SCRIPTS) >= 6
 
 
 @pytest.mark.parametrize("command", MAKE)
@@ -62,6 +64,16 @@ def test_the_commands_for_your_own_pairs_read_them(tmp_path):
     parts = parts_of(module.get_config("smoke," + config[2].replace("photos/", f"{ROOT}/tests/data/files/")), tmp_path)
     parts.open_data()
     assert set(parts.data.spec) == {"image", "text"} and len(parts.data.source("train")) == 16
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_command_names_flags_and_configs_that_there_are(script):
+    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, cwd=ROOT).stdout
+    for command in (c for c in COMMANDS if c.startswith(f"python {script}")):
+        for flag in re.findall(r" --(\w+)", command):
+            assert f"--{flag}" in told or f"--[no]{flag}" in told, f"{command}: {script} has no --{flag}"
+        for path in re.findall(r"configs/\w+\.py", command):
+            assert (ROOT / path).exists(), command
 
 
 def test_the_config_in_the_readme_is_the_config():

@@ -7,7 +7,7 @@
 extension of an example's members, or a field of a JSON member (`json/caption`). An image, audio or video stream gives the
 bytes of the file whose path is in the column, of the member itself in a tar. A text stream gives a string, or a list of
 them, blank ones left out. Any other stream gives the value as it is. Of a list of names a text stream gives all the
-texts, any other stream the first that is there.
+texts, any other stream the first that is there. The classes of a label that is told by name are those of the whole table.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import re
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class Files:
         self._streams = _parse_streams(streams)
         self._whole = whole = _opened(self._streams, path, splits, key, root)
         self._rows = whole.rows(split)
+        self.classes = whole.classes
         self.fingerprint = f"{whole.names}, {len(whole.data):,} {whole.data.unit}, {whole.data.digest[:16]}"
 
     def __len__(self) -> int:
@@ -87,7 +89,7 @@ class Files:
         if _kind(name) == "text":
             return _texts([data.cell(row, column) for column in columns])
         read = data.file if _kind(name) in FILES else data.cell
-        return next((value for column in columns if (value := read(row, column)) is not None), None)
+        return next((value for column in columns if (value := read(row, column)) not in (None, "")), None)
 
     def fields(self) -> list[str]:
         """What a row has."""
@@ -126,7 +128,7 @@ class _Whole:
     """All the splits of a table or of shards: they share the columns in memory, the keys, and who is on which side."""
 
     def __init__(self, streams: Mapping[str, list[str]], path: Any, how: ByHash | ByColumn | ByFile, key: str | None, root: str | None):
-        self.how = how
+        self.how, self._streams = how, streams
         self._patterns = {name: _expanded(patterns) for name, patterns in (how.files if isinstance(how, ByFile) else {"": path}).items()}
         files = list(dict.fromkeys(itertools.chain(*self._patterns.values())))
         self.names, self.shown = _several([file.name for file in files]), _several([str(file) for file in files])
@@ -138,6 +140,17 @@ class _Whole:
         self.splits, self._in = self._memberships(numbers, values, by, files)
         self.keys = _numbered(self.data.apart(numbers) if by == paths else numbers, numbers < 0)
         self._check_sides()
+
+    @cached_property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """The names in the columns of labels, in alphabetical order; of a table, which alone is read."""
+        found = {}
+        for stream, columns in self._streams.items() if isinstance(self.data, Tables) else ():
+            if _kind(stream) in TARGETS:
+                values = {self.data.cell(row, column) for column in columns for row in range(len(self.data))} - {None, ""}
+                if values and all(isinstance(value, str) for value in values):
+                    found[stream] = tuple(sorted(values))
+        return found
 
     def _memberships(self, numbers: np.ndarray, values: Iterator[str], by: list[str], files: list[Path]) -> tuple[list[str], np.ndarray]:
         """The splits, and for every row a number whose bit i says that it is in split i."""

@@ -373,6 +373,18 @@ def test_a_class_is_a_number(tmp_path):
     assert (example["label"], example["text"]) == (11, "007")
 
 
+def test_classes_are_the_names_in_the_whole_table(tmp_path):
+    """The same in every split; of numbers, and of shards, there are none."""
+    rows = [f"{i}.jpg,a,{name},{i % 2},{side}" for i, (name, side) in enumerate([("cat", "train"), ("ant", "test"), ("", "train")])]
+    path = csv_table(tmp_path, rows, "file,caption,animal,number,side")
+    more = {"splits": {"column": "side"}}
+    train, test = (Files(side, {**STREAMS, "label": "animal", "label_n": "number"}, path, **more) for side in ("train", "test"))
+    assert train.classes == test.classes == {"label": ("ant", "cat")}
+    assert [row["label"] for row in train] == ["cat", None] and [row["label"] for row in test] == ["ant"]
+    data = Data({"name": "files", "path": path, "streams": {"label": "animal"}, "key": "file", **more}, {"label": "index()"}, 1)
+    assert data.examples("train").read(0)["label"] == 1
+
+
 def test_every_alternative_is_found_in_its_place(tmp_path):
     path = tar(tmp_path / "a.tar", jpg=lambda i: b"j" if i % 2 else None, png=lambda i: None if i % 2 else b"p", txt=lambda i: b"t")
     assert [example["image"] for example in whole(path, TAR)] == [b"p", b"j"] * 6
