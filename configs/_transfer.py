@@ -22,7 +22,7 @@ from mmjax.config import ConfigError, nearest
 
 HOW = ("ridge", "cca", "linear", "lit", "lora", "full", "scratch")
 MINILM = dict(width=384, depth=6, heads=12, causal=False, pool="mean", post_norm=True, activation="gelu_exact", norm_epsilon=1e-12)
-ARGUMENTS = dict(smoke=False, seed=0, how="", rank=8, weights="", lr=0.0)
+ARGUMENTS = dict(smoke=False, seed=0, how="", rank=8, steps=60, weights="")
 
 
 def transfer(arg, source, text):
@@ -34,7 +34,7 @@ def transfer(arg, source, text):
     folder = arg.weights or (_package() if arg.how != "scratch" and not arg.smoke else "")
     c = ConfigDict()
     c.seed = arg.seed
-    c.steps = 1 if closed else 2 if arg.smoke else 100
+    c.steps = 1 if closed else 2 if arg.smoke else arg.steps
 
     c.data = dict(
         source=source,
@@ -80,15 +80,15 @@ def transfer(arg, source, text):
     )
     c.optimizer = dict(
         name="adamw",
-        lr=arg.lr or 2e-3,
+        lr=2e-3,
         schedule="cosine",
         warmup=0 if closed or arg.smoke else 20,
         ema=None if closed else 0.97,
         rules=[*tuned[arg.how], (".*/(bias|scale|log_scale)", dict(decay=0.0)), (".*", dict(decay=0.1))],
     )
     c.mesh = dict(data=-1, fsdp=1)
-    c.evals = dict(retrieval=dict(name="retrieval", every=50), loss=dict(name="loss", every=50))
-    c.checkpoint = dict(every=50, keep=2, best="validation/retrieval/text_to_image/r@10")
+    c.evals = dict(retrieval=dict(name="retrieval", every=20), loss=dict(name="loss", every=20))
+    c.checkpoint = dict(every=20, keep=2, best="validation/retrieval/text_to_image/r@10")
     c.log = dict(every=1 if arg.smoke else 10)
     return c
 
