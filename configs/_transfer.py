@@ -38,7 +38,7 @@ def transfer(arg, source, text):
 
     c.data = dict(
         source=source,
-        batch_size=16 if arg.smoke else 64,
+        batch_size=16 if arg.smoke else 32,
         pp=dict(
             image=f"decode|resize({32 if arg.smoke else 96})" + ("" if locked else "|random_affine(10, 0.1, 0.1)|flip_lr"),
             text=f"{text}|tokens(12)",

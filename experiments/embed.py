@@ -2,9 +2,9 @@
 
     python experiments/embed.py --weights openai/clip-vit-base-patch32 --out vectors/photos photos/
 
-`--weights` are a public checkpoint (CLIP, CoCa, SigLIP: a folder, a file or the hub's name) or the folder of a run. `--out` is a folder:
-`part-00000.parquet` and so on, with the columns `path` and `embedding` (unit length; null of what cannot be read), and
-`about.json`. Stopped or killed, the same line goes on with the part that was under way. All devices share the work.
+`--weights` are a public checkpoint (CLIP, CoCa, SigLIP, for sounds CLAP: a folder, a file or the hub's name) or a run's folder.
+`--out` is a folder: `part-00000.parquet` and so on, with the columns `path` and `embedding` (unit length; null of what cannot be
+read), and `about.json`. Stopped or killed, the same line goes on with the part that was under way. All devices share the work.
 """
 
 import json
@@ -67,7 +67,7 @@ def _write(embedder, kind: str, paths: list[Path], to: Path) -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("weights", None, "A checkpoint of CLIP, CoCa or SigLIP (folder, file, or name on the hub), or a run's folder.")
+    flags.DEFINE_string("weights", None, "CLIP, CoCa, SigLIP or CLAP (folder, file, or name on the hub), or a run's folder.")
     flags.DEFINE_string("out", None, "The folder for the vectors.")
     flags.DEFINE_enum("kind", "image", ["image", "audio"], "What the files are.")
     flags.DEFINE_string("column", "path", "Of a table (.csv, .jsonl, .parquet) among the places: the column of its paths.")

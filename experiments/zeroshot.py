@@ -2,8 +2,8 @@
 
     python experiments/zeroshot.py --weights openai/clip-vit-base-patch32 --labels "a dog,a cat,a bird" photos/
 
-`--weights` are a public checkpoint (CLIP, CoCa, SigLIP: a folder, a file or the hub's name) or the folder of a run. A label is a
-prompt as it stands; `--template "a photo of {}."` puts each into others, and several, separated by "|", are averaged;
+`--weights` are a public checkpoint (CLIP, CoCa, SigLIP, for sounds CLAP: a folder, a file or the hub's name) or a run's folder. A
+label is a prompt as it stands; `--template "a photo of {}."` puts each into others, and several, separated by "|", are averaged;
 `--template imagenet` takes the 80 that were published with CLIP, `imagenet_7` the 7 of them that do best together.
 """
 
@@ -60,7 +60,7 @@ def main(*places: str) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("weights", None, "A checkpoint of CLIP, CoCa or SigLIP (folder, file, or name on the hub), or a run's folder.")
+    flags.DEFINE_string("weights", None, "CLIP, CoCa, SigLIP or CLAP (folder, file, or name on the hub), or a run's folder.")
     flags.DEFINE_list("labels", None, "The labels, separated by commas.")
     flags.DEFINE_string("template", "{}", "Prompts with {} in a label's place, separated by '|', or imagenet, imagenet_7: averaged.")
     flags.DEFINE_enum("kind", "image", ["image", "audio"], "What the files are.")

@@ -1,6 +1,6 @@
 """What a finished model makes of anything that it is given: a run of one's own, or public weights.
 
-embedder = Embedder("runs/clip_vit_b16")        # or a folder, a file or a hub's name of CLIP, CoCa or SigLIP
+embedder = Embedder("runs/clip_vit_b16")        # or a folder, a file or a hub's name of CLIP, CoCa, SigLIP or CLAP
 z, here = embedder.embed("image", [Path("dog.jpg").read_bytes()])
 """
 
@@ -34,6 +34,7 @@ FAMILIES = {
     "coca": ("visual.attn_pool.query",),
     "clip": ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
     "siglip": ("vision_model.head.probe",),
+    "clap": ("audio_model.audio_encoder.batch_norm.weight",),
 }
 
 
@@ -100,16 +101,18 @@ class Embedder:
             raise ConfigError(
                 f"{words['path']} has {self.data.tokenizer.vocab} tokens, and {path} embeds {table}: it is another's tokenizer."
             )
-        sizes = config["sizes"]
-        batch = {"image": jnp.zeros((1, *sizes["image"])), "text": jnp.zeros((1, *sizes["text"]), jnp.int32)}
-        shapes = jax.eval_shape(self._model.init, jax.random.key(0), batch)["params"]
-        params = {}
-        for part, tree in shapes.items():
-            wanted = {k: leaf.shape for k, leaf in paths(tree).items()}
-            found = weights.load(part, wanted)["params"]
-            refuse(mismatches(part, {k: x.shape for k, x in found.items()}, wanted), f"{path}: the weights are of another architecture")
-            params[part] = unflatten_dict({k: jnp.asarray(x, jnp.float32) for k, x in found.items()}, sep="/")
-        self._state = jax.device_put(_state({"model": params}, {}, {}), NamedSharding(self._mesh, PartitionSpec()))
+        batch = {m: jnp.zeros((1, *size), jnp.int32 if kind(m) == "text" else jnp.float32) for m, size in config["sizes"].items()}
+        shapes = jax.eval_shape(self._model.init, jax.random.key(0), batch)
+        variables: dict[str, Any] = {collection: {} for collection in shapes}
+        for part in shapes["params"]:
+            trees = {collection: paths(tree[part]) for collection, tree in shapes.items() if part in tree}
+            found = weights.load(part, {k: leaf.shape for k, leaf in trees["params"].items()})
+            for collection, tree in trees.items():
+                own, wanted = found.get(collection, {}), {k: leaf.shape for k, leaf in tree.items()}
+                refuse(mismatches(part, {k: x.shape for k, x in own.items()}, wanted), f"{path}: the weights are of another architecture")
+                variables[collection][part] = unflatten_dict({k: jnp.asarray(x, jnp.float32) for k, x in own.items()}, sep="/")
+        params = {"model": variables.pop("params")}
+        self._state = jax.device_put(_state(params, variables, {}), NamedSharding(self._mesh, PartitionSpec()))
 
     def stream(self, wanted: str) -> str:
         """The stream of this name or kind.

@@ -1,6 +1,9 @@
 """CLAP and Swin transformers from disk give what transformers gives: `tests/golden/make_clap.py` made the checkpoints and the numbers."""
 
+import io
+import json
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -8,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 import checks
 from mmjax.config import DataError, build
 from mmjax.data.pp.audio import Waveform, crop_or_pad
 from mmjax.data.pp.builder import operations
+from mmjax.train.embedder import Embedder
 from mmjax.weights import _files, clap
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -71,6 +76,31 @@ def test_the_frames_that_clap_hears():
     frames, valid = op(jnp.asarray(padded.value)[None], jnp.asarray(padded.valid)[None], jnp.ones(1, bool), None)
     assert valid.all()
     np.testing.assert_allclose(frames[0, 2:-2], GOLDEN["features"][2:-2], atol=2e-4)
+
+
+def test_the_embedder_hears(tmp_path):
+    """A folder as hubs have them, with a tokenizer of fifty words; what it makes of a clip is what the model makes of its frames."""
+    shutil.copy(FOLDER / "weights" / "clap.safetensors", tmp_path / "model.safetensors")
+    told = {"audio_config": {"spec_size": 32}, "text_config": {"num_attention_heads": 2}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(46))]) + "\n")
+    embedder = Embedder(str(tmp_path), batch_size=8)
+    assert embedder.streams == ["audio", "text"]
+    node = embedder._model.module.encoders["audio"]
+    assert {name: getattr(node, name) for name in ("width", "window", "patch")} == {
+        name: SMALL[name] for name in ("width", "window", "patch")
+    }
+    file = io.BytesIO()
+    soundfile.write(file, GOLDEN["wave"], 48_000, "PCM_24", format="WAV")
+    z, here = embedder.embed("audio", [file.getvalue(), b"no sound"])
+    assert here.tolist() == [True, False] and np.linalg.norm(z, axis=1).tolist() == pytest.approx([1, 0], abs=1e-5)
+    texts, _ = embedder.embed("text", ["w1 w2"])
+    assert texts.shape == z[:1].shape == (1, 12) and embedder.scale == pytest.approx(float(np.exp(_files.read(tmp_path)["logit_scale_a"])))
+    batch = embedder.data.batch_pp(next(iter(embedder._batches("audio", [file.getvalue()]))), {})
+    assert batch["audio"].shape[1:] == (128, 8)
+    variables = {"params": embedder._state.params["model"], **embedder._state.stats}
+    wanted, _ = embedder._model.apply(variables, batch, train=False)
+    np.testing.assert_allclose(z[0], wanted["audio/z"][0], atol=1e-5)
 
 
 def test_swin_gives_what_its_reference_gives():
