@@ -43,7 +43,7 @@ class Comparison(NamedTuple):
 
     plan: Plan
     lines: list[Line]  # the best first
-    blocks: list[str]
+    blocks: list[str]  # those of the methods; a modality alone has only those that have it
     single: dict[str, float]  # by block, of the modality that validation data chose in each fold
     chosen: list[str]  # that modality, by fold
     failed: list[tuple[str, int, str]]  # row, fold, why
@@ -66,10 +66,11 @@ def compared(plan: Plan, results: Results) -> Comparison:
         raise DataError(
             "No method is finished in all folds." + (f" The first that failed: {failed[0][0]}, {failed[0][2]}" if failed else "")
         )
-    blocks = sorted(lines[0].scores, key=_natural)
+    first = max(lines, key=lambda line: len(line.scores))
+    blocks = sorted(first.scores, key=_natural)
     for line in lines:
-        if set(line.scores) != set(blocks):
-            raise DataError(f"{line.name} was tested on other blocks ({plan.by}) than {lines[0].name}: the data have changed in between.")
+        if not (set(line.scores) <= set(blocks) if line.name.startswith("only_") else set(line.scores) == set(blocks)):
+            raise DataError(f"{line.name} was tested on other blocks ({plan.by}) than {first.name}: the data have changed in between.")
     chosen, single = _best_single(plan, whole)
     data = next((unit["data"] for units in whole.values() for unit in units if unit.get("data")), "")
     unfinished = [row.name for row in plan.rows if row.name not in whole and row.name not in {name for name, _, _ in failed}]
@@ -130,17 +131,23 @@ def _tests(c: Comparison) -> dict[str, dict[str, tuple[float, float, float]]]:
         if not other:
             continue
         of = [line for line in c.lines if line.name != name and not (name == SINGLE and line.name.startswith("only_"))]
-        d = {line.name: np.array([line.scores[b] - other[b] for b in c.blocks]) for line in of}
+        d = {line.name: np.array([line.scores[b] - other[b] for b in c.blocks if b in line.scores and b in other]) for line in of}
         p = holm({method: sign_flip(x) for method, x in d.items()})
         found[name] = {method: (*interval(x), p[method]) for method, x in d.items()}
     return found
 
 
 def _ranks(c: Comparison) -> tuple[dict[str, float], float]:
-    """Each method's mean rank over blocks, and the difference of two that Nemenyi's test calls one."""
-    scores = np.array([[line.scores[b] for line in c.lines] for b in c.blocks])
-    critical = critical_difference(len(c.lines), len(c.blocks)) if len(c.lines) > 1 else float("nan")
+    """Each method's mean rank over the blocks of all, and the difference of two that Nemenyi's test calls one."""
+    shared = _shared(c)
+    scores = np.array([[line.scores[b] for line in c.lines] for b in shared]).reshape(len(shared), len(c.lines))
+    critical = critical_difference(len(c.lines), len(shared)) if len(c.lines) > 1 and shared else float("nan")
     return dict(zip((line.name for line in c.lines), mean_ranks(scores).tolist(), strict=True)), critical
+
+
+def _shared(c: Comparison) -> list[str]:
+    """The blocks that every line was tested on."""
+    return [b for b in c.blocks if all(b in line.scores for line in c.lines)]
 
 
 def _rows(c: Comparison) -> tuple[list[str], list[list[Any]]]:
@@ -230,6 +237,13 @@ def notes(c: Comparison) -> list[str]:
         counts = {m: c.chosen.count(m) for m in dict.fromkeys(c.chosen)}
         out.append(
             f"The best single modality is chosen in each fold by validation data: {', '.join(f'{m} ({k} ×)' for m, k in counts.items())}."
+        )
+    few = {line.name: len(line.scores) for line in c.lines if len(line.scores) < n}
+    if few:
+        counts = ", ".join(f"`{name}` on {count}" for name, count in few.items())
+        out.append(
+            f"Not all blocks have every modality: of the {n}, {counts}. Their scores are means over these, differences are over the "
+            f"blocks that both sides have, and ranks over the {len(_shared(c))} of all."
         )
     out += [f"Data: {c.data}"] if c.data else []
     out += [f"Failed: `{row}`, fold {fold}: {why}" for row, fold, why in c.failed]
