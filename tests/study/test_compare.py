@@ -206,6 +206,29 @@ def test_the_table_is_what_a_statistician_would_compute(quick, tmp_path):
     assert json.loads(comparison.as_json(c))["scores"]["gated"] == c.lines[0].scores
 
 
+def test_a_modality_alone_is_tested_where_it_is(quick, tmp_path):
+    """Subject 3 has no text: differences are over the others, ranks too; of any other method that would be an error."""
+    compare.begin(tmp_path, quick, {})
+    compare.work(tmp_path, quick, lambda _: None)
+    results = compare.read(tmp_path, quick)
+
+    def without(row):
+        units = [
+            {**u, "runs": [{k: v for k, v in run.items() if not k.startswith(f"{quick.score}/by/3")} for run in u["runs"]]}
+            for u in results[row]
+        ]
+        return comparison.compared(quick, {**results, row: units})
+
+    c = without("only_text")
+    line = next(line for line in c.lines if line.name == "only_text")
+    base = next(line for line in c.lines if line.name == "concat")
+    d = [line.scores[b] - base.scores[b] for b in c.blocks if b != "3"]
+    assert len(c.blocks) == 10 and len(line.scores) == 9 and c.against["concat"]["only_text"][0] == pytest.approx(np.mean(d))
+    assert "of the 10, `only_text` on 9." in comparison.markdown(c) and "ranks over the 9 of all" in comparison.markdown(c)
+    with pytest.raises(DataError, match="gated was tested on other blocks"):
+        without("gated")
+
+
 def test_unfinished_and_failed_rows_are_said(quick, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="No method is finished"):
         comparison.compared(quick, {})
