@@ -25,7 +25,7 @@ def get_config(arg=""):
     c.data = dict(
         source=dict(name="files", path=arg.table, streams=dict(image=arg.image, text=arg.text), splits=splits),
         batch_size=8 if arg.smoke else arg.batch,
-        pp=dict(image="decode_random_resized_crop(128, (0.5, 1.0))|flip_lr", text="choose|lower|tokens(128)"),
+        pp=dict(image=f"decode_random_resized_crop({32 if arg.smoke else 128}, (0.5, 1.0))|flip_lr", text="choose|lower|tokens(128)"),
         tokenizer=dict(name="byte"),
     )
     c.evals = dict(retrieval=dict(name="retrieval", every=50, all_items=True), loss=dict(name="loss", every=50))
