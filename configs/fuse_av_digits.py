@@ -10,7 +10,7 @@ has to be better than.
 
 from ml_collections import ConfigDict
 
-from configs import _recipes, _smoke
+from configs import _fuse, _recipes, _smoke
 from mmjax.config import parse_arg
 
 SPEECH = "audio_speech"
@@ -45,24 +45,5 @@ def get_config(arg=""):
         fusion=dict(name=arg.fusion),
         heads=dict(label=dict(size=10, dropout=0.2)),
     )
-    c.objectives = dict(label=dict(name="cross_entropy"))
-    c.optimizer = dict(
-        name="adamw",
-        lr=2e-3,
-        schedule="cosine",
-        warmup=1 if arg.smoke else 20,
-        ema=0.97,
-        rules=[(".*/(bias|scale)", dict(decay=0.0)), (".*", dict(decay=0.05))],
-    )
-    c.mesh = dict(data=-1, fsdp=1)
-    every = 2 if arg.smoke else 50
-    c.evals = dict(
-        classification=dict(name="classification", every=every, by="voice"),
-        loss=dict(name="loss", every=every),
-        missing=dict(name="missing"),
-        contribution=dict(name="contribution"),
-        calibration=dict(name="calibration"),
-    )
-    c.checkpoint = dict(every=every, keep=2, best="validation/classification/accuracy")
-    c.log = dict(every=1 if arg.smoke else 10)
+    _fuse.trained(c, arg.smoke, lr=2e-3, smoothing=0.0, by="voice", best="accuracy")
     return _recipes.apply(c, arg.recipe)

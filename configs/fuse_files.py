@@ -16,6 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import _fuse
 from mmjax.config import ConfigError, build, parse_arg
 from mmjax.data.sources.files import Files
 from mmjax.weights._files import folder_of
@@ -56,31 +57,7 @@ def get_config(arg=""):
     c.init_from = {m: x for m, x in own["init_from"].items() if m in streams}
     if arg.lora:
         c.adapt = [(".*/(query|value)", dict(name="lora", rank=arg.lora))]
-    c.objectives = dict(label=dict(name="cross_entropy", smoothing=0.1))
-    c.optimizer = dict(
-        name="adamw",
-        lr=1e-3,
-        schedule="cosine",
-        warmup=1 if arg.smoke else 20,
-        ema=0.97,
-        rules=[
-            *((f"model/{m}/.*", dict(freeze=True)) for m in c.init_from),
-            (".*/(bias|scale)", dict(decay=0.0)),
-            (".*", dict(decay=0.05)),
-        ],
-    )
-    c.mesh = dict(data=-1, fsdp=1)
-    every = 2 if arg.smoke else 50
-    c.evals = dict(
-        classification=dict(name="classification", every=every),
-        loss=dict(name="loss", every=every),
-        missing=dict(name="missing"),
-        contribution=dict(name="contribution"),
-        calibration=dict(name="calibration"),
-    )
-    c.checkpoint = dict(every=every, keep=2, best="validation/classification/balanced_accuracy")
-    c.log = dict(every=1 if arg.smoke else 10)
-    return c
+    return _fuse.trained(c, arg.smoke, frozen=[*c.init_from])
 
 
 def _light(size):

@@ -9,7 +9,7 @@ of a cross-validation.
 
 from ml_collections import ConfigDict
 
-from configs import _recipes, _smoke
+from configs import _fuse, _recipes, _smoke
 from mmjax.config import parse_arg
 
 SPEECH = "audio_speech"
@@ -54,28 +54,6 @@ def get_config(arg=""):
     )
     if "image" in streams:
         c.init_from = dict(image=dict(name="efficientnet_lite"))
-    c.objectives = dict(label=dict(name="cross_entropy", smoothing=0.1))
-    c.optimizer = dict(
-        name="adamw",
-        lr=1e-3,
-        schedule="cosine",
-        warmup=1 if arg.smoke else 30,
-        ema=0.97,
-        rules=[
-            *([("model/image/.*", dict(freeze=True))] if "image" in streams else []),
-            (".*/(bias|scale)", dict(decay=0.0)),
-            (".*", dict(decay=0.05)),
-        ],
-    )
-    c.mesh = dict(data=-1, fsdp=1)
-    every = 2 if arg.smoke else 100
-    c.evals = dict(
-        classification=dict(name="classification", every=every),
-        loss=dict(name="loss", every=every),
-        missing=dict(name="missing"),
-        contribution=dict(name="contribution"),
-        calibration=dict(name="calibration"),
-    )
-    c.checkpoint = dict(every=every, keep=2, best="validation/classification/balanced_accuracy")
-    c.log = dict(every=1 if arg.smoke else 10)
+    frozen = [m for m in streams if m == "image"]
+    _fuse.trained(c, arg.smoke, warmup=30, every=100, frozen=frozen)
     return _recipes.apply(c, arg.recipe)

@@ -9,7 +9,7 @@ other people. Some two minutes on two CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs import _recipes
+from configs import _fuse, _recipes
 from mmjax.config import parse_arg
 
 SENSORS = ("series_accelerometer", "series_gyroscope")
@@ -37,23 +37,5 @@ def get_config(arg=""):
         fusion=dict(name=arg.fusion),
         heads=dict(label=dict(size=7, dropout=0.3)),
     )
-    c.objectives = dict(label=dict(name="cross_entropy", smoothing=0.1))
-    c.optimizer = dict(
-        name="adamw",
-        lr=2e-3,
-        schedule="cosine",
-        warmup=1 if arg.smoke else 20,
-        ema=0.97,
-        rules=[(".*/(bias|scale)", dict(decay=0.0)), (".*", dict(decay=0.05))],
-    )
-    c.mesh = dict(data=-1, fsdp=1)
-    c.evals = dict(
-        classification=dict(name="classification", every=4 if arg.smoke else 50, by="subject"),
-        loss=dict(name="loss", every=4 if arg.smoke else 50),
-        missing=dict(name="missing"),
-        contribution=dict(name="contribution"),
-        calibration=dict(name="calibration"),
-    )
-    c.checkpoint = dict(every=4 if arg.smoke else 50, keep=2, best="validation/classification/balanced_accuracy")
-    c.log = dict(every=1 if arg.smoke else 10)
+    _fuse.trained(c, arg.smoke, lr=2e-3, by="subject")
     return _recipes.apply(c, arg.recipe)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmjax.config import DataError
+from mmjax.contract import write_atomic
 
 
 class Encoded(NamedTuple):
@@ -44,15 +44,10 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], unreadable: Mapping[int, 
     Raises:
         DataError: they cannot be written; nothing is left behind.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as packed
 
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    content = packed({name: np.ascontiguousarray(x) for name, x in arrays.items()}, {"unreadable": json.dumps(unreadable)})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, scratch, {"unreadable": json.dumps(unreadable)})
-        scratch.replace(path)
-    except Exception as error:  # the library has its own for a full disk
-        raise DataError(f"Encodings cannot be stored in {path.parent}: {error}. Take another data.encoded_in.") from None
-    finally:
-        if scratch.exists():
-            scratch.unlink()
+        write_atomic(path, content)
+    except OSError as error:
+        raise DataError(f"Encodings cannot be stored in {path.parent}: {error.strerror}. Take another data.encoded_in.") from None

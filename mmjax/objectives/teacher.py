@@ -62,7 +62,7 @@ class Teacher:
         for kind in weights or {}:
             if kind not in KINDS:
                 raise ConfigError(f"teacher.weights: {kind!r} is unknown.{nearest(kind, KINDS)}")
-        self.model: Any = config.build("models", model, "teacher.model") if isinstance(model, Mapping) else model
+        self.teacher: Any = config.build("models", model, "teacher.model") if isinstance(model, Mapping) else model
         self.features, self.logits, self.pairs = tuple(features), tuple(logits), [(a, b) for a, b in affinities]
         self.temperature, self.scale, self.weights = temperature, scale, {**dict.fromkeys(KINDS, 1.0), **(weights or {})}
         self.batch_wise = bool(self.pairs)
@@ -73,7 +73,7 @@ class Teacher:
         Raises:
             ConfigError: the student or the teacher has no such output, or another number of classes.
         """
-        teacher = self.model.init(key, batch)
+        teacher = self.teacher.init(key, batch)
         taught = self._taught(teacher, batch)
         wanted = [*self.features, *(f"{t}/logits" for t in self.logits), *(f"{m}/z" for pair in self.pairs for m in pair)]
         for name in wanted:
@@ -118,7 +118,9 @@ class Teacher:
         return Loss(weighted, some.sum().astype(jnp.float32), aux=ctx.aux)
 
     def _taught(self, variables: Mapping[str, Any], batch: Batch) -> Outputs:
-        return self.model.apply(variables, batch, train=False)[0]
+        if encoded := [m for m in contract.streams(batch) if f"{m}/pooled" in batch]:
+            raise ConfigError(f"teacher: {encoded[0]!r} comes as the student's encoder gives it: leave it out of data.encoded.")
+        return self.teacher.apply(variables, batch, train=False)[0]
 
     def _similar(self, a: Float[Array, "B D"], b: Float[Array, "B D"], both: Bool[Array, " B"]) -> Float[Array, "B B"]:
         return self.scale * a.astype(jnp.float32) @ zero_where_not(both, b.astype(jnp.float32)).T

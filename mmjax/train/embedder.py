@@ -22,8 +22,9 @@ from mmjax.config import CheckpointError, ConfigError, DataError, build, nearest
 from mmjax.contract import State, kind, present
 from mmjax.data.loader import Data, SplitView
 from mmjax.train.build import parts_of
-from mmjax.train.checkpoint import Checkpoints, mismatches, refuse
+from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.optim import paths
+from mmjax.train.pretrained import from_weights
 from mmjax.train.run import read_config
 from mmjax.train.sharding import make_mesh
 from mmjax.train.step import make_functions
@@ -102,17 +103,16 @@ class Embedder:
                 f"{words['path']} has {self.data.tokenizer.vocab} tokens, and {path} embeds {table}: it is another's tokenizer."
             )
         batch = {m: jnp.zeros((1, *size), jnp.int32 if kind(m) == "text" else jnp.float32) for m, size in config["sizes"].items()}
+        place = NamedSharding(self._mesh, PartitionSpec())
         shapes = jax.eval_shape(self._model.init, jax.random.key(0), batch)
-        variables: dict[str, Any] = {collection: {} for collection in shapes}
-        for part in shapes["params"]:
-            trees = {collection: paths(tree[part]) for collection, tree in shapes.items() if part in tree}
-            found = weights.load(part, {k: leaf.shape for k, leaf in trees["params"].items()})
-            for collection, tree in trees.items():
-                own, wanted = found.get(collection, {}), {k: leaf.shape for k, leaf in tree.items()}
-                refuse(mismatches(part, {k: x.shape for k, x in own.items()}, wanted), f"{path}: the weights are of another architecture")
-                variables[collection][part] = unflatten_dict({k: jnp.asarray(x, jnp.float32) for k, x in own.items()}, sep="/")
-        params = {"model": variables.pop("params")}
-        self._state = jax.device_put(_state(params, variables, {}), NamedSharding(self._mesh, PartitionSpec()))
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+        params, stats = {}, {collection: {} for collection in shapes if collection != "params"}
+        for part, tree in shapes["params"].items():
+            own = {collection: shapes[collection][part] for collection in stats if part in shapes[collection]}
+            params[part], own = from_weights(weights, part, path, tree, own)
+            for collection, arrays in own.items():
+                stats[collection][part] = arrays
+        self._state = jax.device_put(_state({"model": params}, stats, {}), place)
 
     def stream(self, wanted: str) -> str:
         """The stream of this name or kind.

@@ -10,6 +10,7 @@ it is up to `optimizer.rules`. An objective with a teacher is named likewise, fo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -59,12 +60,16 @@ def load_parts(parts: Parts, shapes: State) -> dict[str, Any]:
         CheckpointError: what is loaded is of another architecture; the arrays are named.
     """
     sources, model = parts.config["init_from"], shapes.params["model"]
-    teachers = [name for name, (objective, _) in parts.objectives.items() if hasattr(objective, "model")]
+    teachers = [name for name, (objective, _) in parts.objectives.items() if hasattr(objective, "teacher")]
     for name in teachers:
         if name not in sources:
             raise ConfigError(f"objectives.{name}: a teacher that was never taught. init_from.{name}=... says whose weights it has.")
     found: dict[str, Any] = {"params": {}, "stats": {}, "fitted": {}, "aux": {}}
+    families: dict[str, Any] = {}  # a checkpoint is read once by all its parts
     for name, source in sources.items():
+        if not isinstance(source, str):
+            told = json.dumps(source, sort_keys=True)
+            source = families[told] = families.get(told) or build("weights", source, f"init_from.{name}")
         if name in teachers:
             node = parts.config["objectives"][name]["model"]
             found["aux"][name], fitted = _loaded(parts, source, f"init_from.{name}", node, shapes.aux[name], shapes)
@@ -93,7 +98,7 @@ def _loaded(
             _check_tokenizer(parts, node, part, Path(source), path)
             params, stats, fitted[part] = _from_run(Path(source), part, params, stats, shapes.fitted.get(part, {}))
         else:
-            params, stats = _from_weights(source, part, path, params, stats, node.get("encoders", {}).get(part))
+            params, stats = from_weights(source, part, path, params, stats, node.get("encoders", {}).get(part))
         found["params"][part] = params
         for kind, tree in stats.items():
             found[kind][part] = tree
@@ -122,10 +127,14 @@ def _from_run(run: Path, part: str, params: Any, stats: Mapping[str, Any], fitte
         return params, {name: tree[part] for name, tree in found.items()}, restored("fitted", {part: fitted})[part]
 
 
-def _from_weights(
-    node: Mapping[str, Any], part: str, path: str, params: Any, stats: Mapping[str, Any], encoder: Any
+def from_weights(
+    family: Any, part: str, path: str, params: Any, stats: Mapping[str, Any], encoder: Any = None
 ) -> tuple[Any, dict[str, Any]]:
-    family: Any = build("weights", node, path)
+    """A part's parameters and statistics of a family of `mmjax/weights/`, laid out as the shapes of both say.
+
+    Raises:
+        CheckpointError: they are of another architecture than `encoder`, its config, or than the shapes.
+    """
     weights = family.load(part, {k: leaf.shape for k, leaf in paths(params).items()})
     if isinstance(encoder, Mapping):
         _check_sizes(family, weights["params"], part, path, encoder)

@@ -67,6 +67,9 @@ def test_what_a_teacher_cannot_teach():
     with pytest.raises(ConfigError, match="the student's model gives no 'labels/logits'.*Did you mean 'label/logits'"):
         case(logits=["labels"])
     batch = {name: jnp.asarray(x) for name, x in Teacher.tiny()[1].items()}
+    encoded = {**batch, "series_b/pooled": jnp.ones((8, 4))}
+    with pytest.raises(ConfigError, match="'series_b' comes as the student's encoder gives it: leave it out of data.encoded"):
+        loss_of(Teacher(MODEL, logits=["label"]), {}, outputs_of(batch), encoded, MODEL.init(jax.random.key(0), batch))
     wide = {**outputs_of(batch), "label/logits": jnp.zeros((8, 5))}
     with pytest.raises(ConfigError, match="'label' has 5 classes, and 3 with the teacher"):
         Teacher(MODEL, logits=["label"]).init(jax.random.key(0), batch, wide)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from mmjax.train.build import parts_of
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.loop import train
 from mmjax.train.pretrained import load_parts, with_parts
+from mmjax.weights import _files
 from toy import toy_config
 
 RESNET = {"name": "resnet", "width": 4, "depths": [1], "norm": "batch", "stem": "small"}
@@ -188,3 +190,15 @@ def test_a_teacher_without_weights_or_of_another_size(averaged):
     parts = parts_of(config(objectives={"teacher": {**taught, "model": other}}, init_from={"teacher": str(averaged[0])}))
     with pytest.raises(CheckpointError, match="of another architecture.*model/image"):
         load_parts(parts, shapes_of(parts))
+
+
+def test_a_checkpoint_of_several_parts_is_read_once(monkeypatch):
+    file = Path(__file__).parents[1] / "golden" / "weights" / "clip.safetensors"
+    small = {"width": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0, "activation": "quick_gelu", "norm_epsilon": 1e-5}
+    eyes = {"name": "vit", "patch": 4, "pool": "class", "class_position": True, "pre_norm": True, "patch_bias": False, **small}
+    words = {"name": "text_transformer", "vocab": 300, **small}
+    clip = {"name": "clip", "path": str(file)}
+    parts = parts_of(config(model__encoders={"image": eyes, "text": words}, init_from={"image": clip, "image_projection": dict(clip)}))
+    read, reads = _files.read, []
+    monkeypatch.setattr(_files, "read", lambda path: reads.append(path) or read(path))
+    assert set(load_parts(parts, shapes_of(parts))["params"]) == {"image", "image_projection"} and reads == [str(file)]
