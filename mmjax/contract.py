@@ -47,8 +47,9 @@ TARGETS = {
 }
 MASK = "_mask"
 
-# Mesh axes. A batch's rows are split over all of BATCH_AXES; parameters over `fsdp`.
-MESH_AXES = ("data", "fsdp")
+# Mesh axes, the slowest links first. A batch's rows are split over BATCH_AXES, its tokens over `sequence`, heads and hidden
+# units over `tensor`; parameters over `fsdp` and `tensor`.
+MESH_AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
 Batch = Mapping[str, Any]

@@ -45,7 +45,8 @@ class SeriesTransformer(nn.Module):
     dtype: Dtype = "float32"
     activation: str = "gelu"  # of `nn/transformer.py`
     norm_epsilon: float = 1e-6
-    remat: bool = False  # less memory for more time
+    remat: bool | str = False  # less memory for more time, by a policy of `nn/transformer.py`
+    scan: bool = False  # one program for all blocks, of `nn/transformer.py`
 
     variants = {**SIZES, "imagebind": {"width": 512, "depth": 6, "heads": 8, **IMAGEBIND}}
 
@@ -83,6 +84,7 @@ class SeriesTransformer(nn.Module):
             self.norm_epsilon,
             self.remat,
             bias_kv=self.bias_kv,
+            scan=self.scan,
             name="transformer",
         )(x, valid, train=train)
         if self.pool == "class":

@@ -50,7 +50,8 @@ class SpectrogramTransformer(nn.Module):
     dtype: Dtype = "float32"
     activation: str = "gelu_exact"
     norm_epsilon: float = 1e-5
-    remat: bool = False  # less memory for more time
+    remat: bool | str = False  # less memory for more time, by a policy of `nn/transformer.py`
+    scan: bool = False  # one program for all blocks, of `nn/transformer.py`
 
     variants = {
         "ast": {"norm_epsilon": 1e-12, **SIZES["B"]},
@@ -78,6 +79,7 @@ class SpectrogramTransformer(nn.Module):
             activation=self.activation,
             norm_epsilon=self.norm_epsilon,
             remat=self.remat,
+            scan=self.scan,
             key_bias=patches,  # Whisper has none
             bias_kv=self.bias_kv,
             name="transformer",

@@ -43,7 +43,8 @@ class TextTransformer(nn.Module):
     dtype: Dtype = "float32"
     activation: str = "gelu"  # of `nn/transformer.py`
     norm_epsilon: float = 1e-6
-    remat: bool = False  # less memory for more time
+    remat: bool | str = False  # less memory for more time, by a policy of `nn/transformer.py`
+    scan: bool = False  # one program for all blocks, of `nn/transformer.py`
     post_norm: bool = False  # sums are normalised, as in BERT, and not what goes into them
     class_token: bool = False
 
@@ -96,6 +97,7 @@ class TextTransformer(nn.Module):
             self.norm_epsilon,
             self.remat,
             self.post_norm,
+            scan=self.scan,
             name="transformer",
         )(tokens, seen, train=train)
         return Encoding(tokens, valid, self._pooled(tokens, valid), present, stages=stages)

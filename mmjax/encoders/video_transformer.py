@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.nn.positions import learned_positions, nearest_sizes
-from mmjax.nn.transformer import SIZES, Attention, Dtype, Mlp, Transformer
+from mmjax.nn.transformer import SIZES, Attention, Dtype, Mlp, Transformer, rematerialised
 from mmjax.ops.masks import masked_mean, masks_of, valid_windows, zero_where_not
 
 ATTENTIONS, POOLS, POSITIONS = ("joint", "divided"), ("mean", "class"), ("learned", "sincos")
@@ -88,7 +88,8 @@ class VideoTransformer(nn.Module):
     dtype: Dtype = "float32"
     activation: str = "gelu_exact"
     norm_epsilon: float = 1e-6
-    remat: bool = False  # less memory for more time
+    remat: bool | str = False  # less memory for more time, by a policy of `nn/transformer.py`
+    scan: bool = False  # one program for all blocks, of `nn/transformer.py`
 
     variants = {
         **{f"videomae-{size}": {**SIZES[size], **VIDEOMAE} for size in ("S", "B", "L", "H")},
@@ -138,8 +139,9 @@ class VideoTransformer(nn.Module):
         for key, known in {"attention": ATTENTIONS, "pool": POOLS, "positions": POSITIONS, "norm": ("tokens", "pooled")}.items():
             if getattr(self, key) not in known:
                 raise ConfigError(f"video_transformer: {key}={getattr(self, key)!r} is unknown ({', '.join(known)}).")
-        if self.attention == "divided" and (self.pool, self.positions, self.norm) != ("class", "learned", "tokens"):
-            raise ConfigError("video_transformer: attention='divided' needs pool='class', positions='learned' and norm='tokens'.")
+        if self.attention == "divided" and (self.pool, self.positions, self.norm, self.scan) != ("class", "learned", "tokens", False):
+            needs = "pool='class', positions='learned', norm='tokens' and scan=False"
+            raise ConfigError(f"video_transformer: attention='divided' needs {needs}.")
         _, frames, height, width, _ = shape
         if frames % self.frames or height % self.patch or width % self.patch:
             fit = nearest_sizes((frames, height, width), (self.frames, self.patch, self.patch))
@@ -160,13 +162,14 @@ class VideoTransformer(nn.Module):
             activation=self.activation,
             norm_epsilon=self.norm_epsilon,
             remat=self.remat,
+            scan=self.scan,
             key_bias=self.key_bias,
             final_norm=self.norm == "tokens",
             name="transformer",
         )(x, here, train=train)
 
     def _divided(self, x, token, valid, here, train):
-        block, stages = nn.remat(DividedBlock, static_argnums=()) if self.remat else DividedBlock, []
+        block, stages = rematerialised(DividedBlock, self.remat, lift=nn.remat), []
         for i in range(self.depth):
             make = block(self.heads, self.mlp_ratio, self.dropout, self.dtype, self.activation, self.norm_epsilon, name=f"block_{i:02d}")
             x, token = make(x, token, valid, train=train)

@@ -12,6 +12,7 @@ those of ImageBind (Girdhar et al., 2023).
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
@@ -89,7 +90,9 @@ class ViT(nn.Module):
     query_heads: int = 8
     activation: str = "gelu"  # of `nn/transformer.py`
     norm_epsilon: float = 1e-6
-    remat: bool = False  # less memory for more time
+    remat: bool | str = False  # less memory for more time, by a policy of `nn/transformer.py`
+    scan: bool = False  # one program for all blocks, of `nn/transformer.py`
+    patch_dropout: float = 0.0  # the share of the patches that training leaves out, drawn for each image (Li et al., 2023, 'FLIP', sec. 3)
 
     variants = {**VARIANTS, **CLIP_VARIANTS, **PAPER_VARIANTS, **DINOV2_VARIANTS, **COCA_VARIANTS, **IMAGEBIND_VARIANTS}
 
@@ -126,6 +129,8 @@ class ViT(nn.Module):
         else:
             positions = jnp.asarray(sincos_2d(height // self.patch, width // self.patch, self.width))[None]
         x = nn.Dropout(self.dropout, deterministic=not train)(x + positions[:, int(self.class_position) :].astype(x.dtype))
+        if train and self.patch_dropout:
+            x = self._some(x)
 
         extra = class_token + self.registers  # the class token first, then the registers
         if extra:
@@ -145,6 +150,7 @@ class ViT(nn.Module):
             activation=self.activation,
             norm_epsilon=self.norm_epsilon,
             remat=self.remat,
+            scan=self.scan,
             final_norm=self.pool != "queries",
             bias_kv=self.bias_kv,
             name="transformer",
@@ -158,6 +164,14 @@ class ViT(nn.Module):
         else:
             pooled = AttentionPool(self.heads, self.mlp_ratio, self.dtype, name="pool")(x[:, extra:], train=train)
         return Encoding(x, jnp.broadcast_to(present[:, None], x.shape[:2]), pooled, present, stages=stages)
+
+    def _some(self, x: Float[Array, "B N D"]) -> Float[Array, "B K D"]:
+        """As many of each row's patches as training keeps, in order."""
+        if not 0 <= self.patch_dropout < 1:
+            raise ConfigError(f"vit: patch_dropout={self.patch_dropout} should be at least 0 and below 1.")
+        drawn = jax.random.uniform(self.make_rng("dropout"), x.shape[:2])
+        kept = jnp.sort(jnp.argsort(drawn, axis=1)[:, : max(round(x.shape[1] * (1 - self.patch_dropout)), 1)], axis=1)
+        return jnp.take_along_axis(x, kept[:, :, None], axis=1)
 
     @classmethod
     def tiny(cls) -> tuple[ViT, dict[str, np.ndarray]]:

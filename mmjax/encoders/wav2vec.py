@@ -54,7 +54,8 @@ class Wav2vec(nn.Module):
     dropout: float = 0.0
     rate: float = 16_000.0  # samples a second, for the tokens' times
     dtype: Dtype = "float32"
-    remat: bool = False  # less memory for more time
+    remat: bool | str = False  # less memory for more time, by a policy of `nn/transformer.py`
+    scan: bool = False  # one program for all blocks, of `nn/transformer.py`
 
     variants = {"base": {}, "large": LARGE, "large-lv60": LARGE | STABLE, "xlarge": {"width": 1280, "depth": 48, "heads": 16, **STABLE}}
 
@@ -98,6 +99,7 @@ class Wav2vec(nn.Module):
             activation="gelu_exact",
             norm_epsilon=1e-5,
             remat=self.remat,
+            scan=self.scan,
             post_norm=not self.pre_norm,
             name="transformer",
         )(drop(x) if self.pre_norm else x, valid, train=train)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mmjax.config import ConfigError, check_call, nearest
 from mmjax.contract import fold_name
-from mmjax.nn.transformer import Attention, Block, Mlp
+from mmjax.nn.transformer import Attention, Block, Mlp, Transformer
 
 NAME = "adapters"
 
@@ -186,6 +186,7 @@ class Adapters:
         """The parameters of all adapters of a module that is called so, as a nested dict."""
         found: dict[str, tuple[Any, Sizes]] = {}
         paths: set[str] = set()
+        scanned: list[str] = []
 
         def note(call, args, kwargs, context):
             y = call(*args, **kwargs)
@@ -194,6 +195,8 @@ class Adapters:
                 paths.add(path)
                 if own is not None:
                     found[path] = (own, Sizes(args[0].shape[-1], y.shape[-1]))
+                if isinstance(context.module, Transformer) and context.module.scan:
+                    scanned.append(f"{path}/")
             return y
 
         def run():
@@ -205,6 +208,10 @@ class Adapters:
             if not any(own is kind for own, _ in found.values()):
                 fits = ", ".join(cls.__name__ for cls in kind.modules)
                 raise ConfigError(f"adapt: {pattern.pattern!r} matches no {fits} of the model.{nearest(pattern.pattern, sorted(paths))}")
+        if inside := [path for path in found if path.startswith(tuple(scanned))]:
+            raise ConfigError(
+                f"adapt: {inside[0]} stands in blocks that run as one (scan=True), which has no adapters: leave scan out there."
+            )
         made = {path: own.init(fold_name(key, f"{NAME}/{path}"), sizes) for path, (own, sizes) in found.items()}
         return unflatten_dict(made, sep="/")
 

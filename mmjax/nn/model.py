@@ -8,11 +8,13 @@ from contextlib import nullcontext
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jaxtyping import PRNGKeyArray
 
-from mmjax.contract import Batch, Outputs
+from mmjax.contract import BATCH_AXES, Batch, Outputs
 from mmjax.nn.adapters import NAME as ADAPTERS
 from mmjax.nn.adapters import Adapters
+from mmjax.ops.layout import constrained
 
 
 class ModuleModel:
@@ -45,4 +47,5 @@ class ModuleModel:
         mutable = list(stats) if train else []
         with nullcontext() if self.adapters is None else self.adapters.applied(variables["params"][ADAPTERS]):
             outputs, new_stats = self.module.apply(variables, batch, train=train, rngs=dict(rngs or {}), mutable=mutable)
+        outputs = jax.tree.map(lambda x: constrained(x, BATCH_AXES), outputs)
         return outputs, {**stats, **new_stats}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -11,6 +12,8 @@ from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
 from mmjax.config import ConfigError, nearest
+from mmjax.contract import BATCH_AXES
+from mmjax.ops.layout import axis_size, constrained
 from mmjax.ops.masks import zero_where_not
 
 Dtype = str | jnp.dtype
@@ -33,6 +36,13 @@ def quick_gelu(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     return x * nn.sigmoid(1.702 * x)
 
 
+# What a rematerialised block keeps for the backward pass, by name: nothing (as with True), what its dense layers gave ("dots"), or
+# what any of its products gave, attention's logits included ("all_dots").
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "all_dots": jax.checkpoint_policies.dots_saveable,
+}
 ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": partial(nn.gelu, approximate=False), "quick_gelu": quick_gelu, "relu": nn.relu}
 
 
@@ -60,6 +70,8 @@ class Attention(nn.Module):
         width = x.shape[-1]
         if width % self.heads:
             raise ConfigError(f"A width of {width} does not split into {self.heads} heads.")
+        if self.heads % axis_size("tensor"):
+            raise ConfigError(f"mesh: {self.heads} heads do not split over tensor={axis_size('tensor')}: take a divisor of {self.heads}.")
         context = x if context is None else context
         dense = partial(nn.Dense, width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
         split = partial(rearrange, pattern="b n (h d) -> b n h d", h=self.heads)
@@ -71,7 +83,9 @@ class Attention(nn.Module):
             bias = None if bias is None else jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (0, 1)))
             valid = None if valid is None else jnp.pad(valid, ((0, 0), (0, 1)), constant_values=True)
         mask = None if valid is None else valid[:, None, None, :]
-        attended = jax.nn.dot_product_attention(split(query), split(key), split(value), bias, mask, is_causal=self.causal)
+        query = constrained(split(query), BATCH_AXES, "sequence", "tensor", None)  # every query sees the keys of the whole sequence
+        key, value = (constrained(split(x), BATCH_AXES, None, "tensor", None) for x in (key, value))
+        attended = jax.nn.dot_product_attention(query, key, value, bias, mask, is_causal=self.causal)
         return dense(name="out")(rearrange(attended, "b n h d -> b n (h d)"))
 
     def _besides(self, name: str, x: Float[Array, "B M D"]) -> Float[Array, "B M+1 D"]:
@@ -95,6 +109,7 @@ class Mlp(nn.Module):
         init = nn.initializers
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=init.xavier_uniform(), bias_init=init.normal(1e-6))
         hidden = ACTIVATIONS[self.activation](dense(round(width * self.ratio), name="in")(x))
+        hidden = constrained(hidden, BATCH_AXES, *(...,) * (hidden.ndim - 2), "tensor")
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
         return dense(width, name="out")(hidden)
 
@@ -147,8 +162,10 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """`depth` blocks and a final norm; with `post_norm`, that norm comes first. Returns the tokens and, lowest first, what each block gave.
 
-    With `remat` a block's inside is computed again in the backward pass instead of kept: a third more arithmetic for
-    the memory of one block instead of all (Chen et al., 2016, 'Training Deep Nets with Sublinear Memory Cost').
+    With `remat`, True or a name of `REMAT`, a block's inside is computed again in the backward pass instead of kept: a third more
+    arithmetic for the memory of one block instead of all (Chen et al., 2016, 'Training Deep Nets with Sublinear Memory Cost').
+    With `scan` the blocks are one program that runs `depth` times: it compiles in the time of one, for a second copy of the
+    parameters, stacked, while it runs. Parameters and checkpoints are the same with and without; dropout draws others.
     """
 
     depth: int
@@ -159,20 +176,17 @@ class Transformer(nn.Module):
     dtype: Dtype = "float32"
     activation: str = "gelu"
     norm_epsilon: float = 1e-6
-    remat: bool = False
+    remat: bool | str = False
     post_norm: bool = False  # as in BERT (Devlin et al., 2019)
     key_bias: bool = True
     final_norm: bool = True
     bias_kv: bool = False  # of `Attention`
+    scan: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None, *, train: bool
     ) -> tuple[Float[Array, "B N D"], tuple[Float[Array, "B N D"], ...]]:
-        def run(block, x, valid):
-            return block(x, valid, train=train)
-
-        run = nn.remat(run) if self.remat else run
         block = partial(
             Block,
             self.heads,
@@ -188,11 +202,40 @@ class Transformer(nn.Module):
         )
         norm = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm") if self.final_norm else lambda x: x
         x = nn.Dropout(self.dropout, deterministic=not train)(norm(x)) if self.post_norm else x
-        stages = []
-        for i in range(self.depth):
-            x = run(block(name=f"block_{i:02d}"), x, valid)
-            stages.append(x)
+        x = _tokens(x)
+        if self.scan and not self.is_initializing():
+            x, stages = self._scanned(block(parent=None), x, valid, train)
+        else:
+            run, stages = rematerialised(lambda block, x, valid: _tokens(block(x, valid, train=train)), self.remat, lift=nn.remat), []
+            for i in range(self.depth):
+                x = run(block(name=f"block_{i:02d}"), x, valid)
+                stages.append(x)
         return x if self.post_norm else norm(x), tuple(stages)
+
+    def _scanned(self, block: Block, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None, train: bool):
+        """The blocks as one that is run with the parameters of each in turn."""
+        layers = [self.get_variable("params", f"block_{i:02d}") for i in range(self.depth)]
+        keys = jax.random.split(self.make_rng("dropout"), self.depth) if train and self.dropout else None
+
+        def body(x, layer):
+            params, key = layer
+            x = _tokens(block.apply({"params": params}, x, valid, train=train, rngs={} if key is None else {"dropout": key}))
+            return x, x
+
+        body = rematerialised(body, self.remat, lift=partial(jax.checkpoint, prevent_cse=False))
+        return jax.lax.scan(body, x, (jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers), keys))
+
+
+def rematerialised(fn: Callable, remat: bool | str, lift: Callable) -> Callable:
+    """`fn` whose inside is kept, or computed again, as `remat` says: True, False or a name of `REMAT`. `lift` makes it so."""
+    if isinstance(remat, str) and remat not in REMAT:
+        raise ConfigError(f"remat={remat!r} is unknown.{nearest(remat, REMAT)} Or True or False.")
+    return lift(fn, policy=REMAT[remat if isinstance(remat, str) else "full"]) if remat else fn
+
+
+def _tokens(x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    """What stands between the layers, where it lies: rows and tokens split, every token whole."""
+    return constrained(x, BATCH_AXES, "sequence", None)
 
 
 class AttentionPool(nn.Module):

@@ -233,7 +233,7 @@ def check_sharded(subject: FusionSubject) -> None:
     assert devices > 1 and subject.rows % devices == 0, f"{devices} devices do not split {subject.rows} rows."
     batch = subject.presences()[0]
     wanted = subject.step(subject.variables, batch)
-    mesh = jax.make_mesh((devices, 1), MESH_AXES, (AxisType.Auto,) * 2)
+    mesh = jax.make_mesh((devices, 1, 1, 1), MESH_AXES, (AxisType.Auto,) * 4)
     with jax.set_mesh(mesh):
         split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
         got = quick(subject.gradients)(subject.variables, split)

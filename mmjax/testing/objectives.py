@@ -145,7 +145,7 @@ def check_devices(subject: ObjectiveSubject) -> None:
     outputs = outputs_of({**case, **unit})
     wanted = subject.run(subject.params, outputs, case, subject.aux)
     for shape in {(devices, 1), (2, devices // 2)} if devices > 1 else set():
-        mesh = jax.make_mesh(shape, MESH_AXES, (AxisType.Auto,) * 2)
+        mesh = jax.make_mesh((*shape, 1, 1), MESH_AXES, (AxisType.Auto,) * 4)
         with jax.set_mesh(mesh):
             split = jax.device_put((outputs, case), NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
             got = subject.run(subject.params, *split, subject.aux)

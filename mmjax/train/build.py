@@ -67,7 +67,8 @@ class Parts(NamedTuple):
         batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in self.batch_shapes().items()}
         self._check_vocabulary()
         shapes = jax.eval_shape(self._init, batch, jax.eval_shape(lambda batch: self.data.batch_pp.fit(lambda: [batch]), batch))
-        placed = state_sharding(self.mesh, shapes, self.config["mesh"].get("fsdp_min_size", 65_536))
+        rules = {key: self.config["mesh"][key] for key in ("rules", "fsdp_min_size") if key in self.config["mesh"]}
+        placed = state_sharding(self.mesh, shapes, **rules)
         return jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, placed)
 
     def _check_vocabulary(self) -> None:
@@ -209,7 +210,7 @@ def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None)
     check_init_from(config["init_from"], workdir)
     check_call(Data, config["data"], "data", provided=("seed", "workdir", "path"))
     data = data or Data(**config["data"], seed=config["seed"], workdir=workdir)
-    mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh"))
+    mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh", provided=("devices",)))
     model = build("models", config["model"], "model")
     if config.get("adapt"):
         if not isinstance(model, ModuleModel):

@@ -49,9 +49,9 @@ def test_at_full_size_every_name_resolves_and_every_shape_fits(path):
     assert all(isinstance(spec, Spec) for spec in parts.data.spec.values())
 
 
-def one_device(data=-1, fsdp=1, fsdp_min_size=65_536):
+def one_device(**_):
     """The mesh of a laptop, for which a program compiles in half the time; those of several devices are tested in `tests/train`."""
-    return jax.make_mesh((1, 1), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=jax.devices()[:1])
+    return jax.make_mesh((1, 1, 1, 1), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=jax.devices()[:1])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -127,3 +127,25 @@ def test_dropout_is_for_training():
     for train in (True, False):
         encode = checks.quick(partial(run, train=train))
         assert np.allclose(encode(jax.random.key(0)), encode(jax.random.key(1))) != train
+
+
+@pytest.mark.parametrize("pool", ["mean", "class"])
+def test_patch_dropout_encodes_a_random_part_of_each_images_patches_in_training_alone(pool):
+    """With no block and no position what is kept can be told: each token is one patch's, and no row keeps the same as all others."""
+    module = vit(depth=0, patch_dropout=0.5, pool=pool)
+    variables = checks.drawn(module, IMAGE, train=False)
+    variables["params"]["positions"] = jnp.zeros_like(variables["params"]["positions"])
+    whole = module.apply(variables, IMAGE, train=False).tokens
+    run = checks.quick(lambda key: module.apply(variables, IMAGE, train=True, rngs={"dropout": key}))
+    extra = int(pool == "class")
+    kept = {}
+    for seed in range(2):
+        encoding = run(jax.random.key(seed))
+        assert encoding.tokens.shape[1] == 3 + extra and encoding.valid.shape == encoding.tokens.shape[:2] and whole.shape[1] == 6 + extra
+        same = np.abs(np.asarray(encoding.tokens)[:, extra:, None] - np.asarray(whole)[:, None, extra:]).max(axis=-1) < 1e-5
+        assert (same.sum(axis=-1) == 1).all(), "each is one of the patches"
+        kept[seed] = same.argmax(axis=-1)
+        assert (np.diff(kept[seed], axis=1) > 0).all(), "none twice, and in order"
+    assert len({tuple(row) for rows in kept.values() for row in rows}) > 4
+    with pytest.raises(ConfigError, match=r"patch_dropout=1\.0 should be at least 0 and below 1"):
+        vit(patch_dropout=1.0).apply(variables, IMAGE, train=True, rngs={"dropout": jax.random.key(0)})

@@ -104,6 +104,12 @@ def test_wrong_rules(rule, said):
         Adapters([rule]).init(jax.random.key(0), MODULE, X, train=False)
 
 
+def test_adapters_are_not_for_scanned_blocks():
+    with pytest.raises(ConfigError, match=r"adapt: transformer/block_00/attention/.* stands in blocks that run as one"):
+        Adapters([RULES["lora"]]).init(jax.random.key(0), MODULE.clone(scan=True), X, train=False)
+    Adapters([("embedding", {"name": "lora"})]).init(jax.random.key(0), MODULE.clone(scan=True), X, train=False)
+
+
 def test_a_run_trains_adapters_alone_and_another_begins_with_them_merged(tmp_path, capsys):
     rules = [("model/adapters/.*", {}), ("model/image/.*", {"freeze": True}), (".*", {})]
     tuned = {"steps": 2, "evals": {}, "optimizer__rules": rules, "adapt": [("image/.*/(query|value)", {"name": "lora", "rank": 2})]}

@@ -88,20 +88,66 @@ def test_quick_gelu_is_clips():
     assert np.abs(quick_gelu(jnp.asarray(x)) - jax.nn.gelu(x)).max() > 1e-2
 
 
-def test_rematerialised_blocks_have_the_same_parameters_and_gradients_with_dropout_too():
+def loss_of(module, x, valid):
+    def loss(variables):
+        return (module.apply(variables, x, valid, train=True, rngs={"dropout": jax.random.key(0)})[0] ** 2).sum()
+
+    return loss
+
+
+@pytest.mark.parametrize("remat", [True, "full", "dots", "all_dots"])
+def test_rematerialised_blocks_have_the_same_parameters_and_gradients_with_dropout_too(remat):
     x, valid = jnp.asarray(GOLDEN["block/x"]), jnp.asarray(GOLDEN["block/valid"])
-    plain, remat = (Transformer(depth=1, heads=2, dropout=0.3, remat=remat) for remat in (False, True))
+    plain, again = (Transformer(depth=1, heads=2, dropout=0.3, remat=remat) for remat in (False, remat))
     variables = checks.drawn(plain, x, valid, train=False)
-
-    def gradient(module):
-        def loss(variables):
-            return (module.apply(variables, x, valid, train=True, rngs={"dropout": jax.random.key(0)})[0] ** 2).sum()
-
-        return loss, checks.quick(jax.grad(loss))(variables)
-
-    (_, wanted), (loss, got) = gradient(plain), gradient(remat)
+    wanted, got = (checks.quick(jax.grad(loss_of(module, x, valid)))(variables) for module in (plain, again))
     checks.assert_same(got, wanted, "With remat", 1e-5)
-    assert "remat" in str(jax.make_jaxpr(jax.grad(loss))(variables)), "it is really there"
+
+
+def test_a_policy_keeps_what_it_says():
+    """By name: nothing; what dense layers gave; what attention's products gave, too. Every product that is not kept is made again."""
+    x, valid = jnp.asarray(GOLDEN["block/x"]), jnp.asarray(GOLDEN["block/valid"])
+    variables = checks.drawn(Transformer(depth=2, heads=2), x, valid, train=False)
+
+    def products(remat):
+        program = jax.make_jaxpr(jax.grad(loss_of(Transformer(depth=2, heads=2, remat=remat), x, valid)))(variables)
+        return str(program).count("dot_general[")
+
+    full, dots, all_dots, none = map(products, ("full", "dots", "all_dots", False))
+    assert full > dots > all_dots == none > 0
+    with pytest.raises(ConfigError, match=r"remat='dot' is unknown\. Did you mean 'dots'"):
+        products("dot")
+
+
+@pytest.mark.parametrize("changes", [{}, {"remat": "dots", "causal": True}, {"post_norm": True}], ids=str)
+def test_scanned_blocks_have_the_same_parameters_outputs_and_gradients(changes):
+    x, valid = jnp.asarray(GOLDEN["block/x"]), jnp.asarray(GOLDEN["block/valid"])
+    loop, scan = (Transformer(depth=3, heads=2, scan=scan, **changes) for scan in (False, True))
+    variables = checks.drawn(scan, x, valid, train=False)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, checks.drawn(loop, x, valid, train=False))
+    outputs = [checks.quick(lambda v, m=module: m.apply(v, x, valid, train=False))(variables) for module in (loop, scan)]
+    checks.assert_same(outputs[1], outputs[0], "Scanned, tokens and stages", 1e-5)
+    grads = [checks.quick(jax.grad(loss_of(module, x, valid)))(variables) for module in (loop, scan)]
+    checks.assert_same(grads[1], grads[0], "Scanned, gradients", 1e-5)
+    programs = [str(jax.make_jaxpr(loss_of(module, x, valid))(variables)) for module in (loop, scan)]
+    assert programs[1].count("dot_general[") == programs[0].count("dot_general[") / 3, "one block, run three times"
+
+
+def test_dropout_in_scanned_blocks_differs_from_block_to_block_and_is_for_training():
+    """Blocks of which only the MLP's last bias is not zero add that bias, dropped: what each adds shows its mask."""
+    x = jnp.zeros((1, 2, 64))
+    module = Transformer(depth=2, heads=2, dropout=0.5, scan=True, final_norm=False)
+    params = jax.tree.map(jnp.zeros_like, module.init(jax.random.key(0), x, train=False)["params"])
+    for block in params.values():
+        block["mlp"]["out"]["bias"] = jnp.ones(64)
+    runs = {
+        train: checks.quick(lambda key, t=train: module.apply({"params": params}, x, train=t, rngs={"dropout": key})[1])
+        for train in (True, False)
+    }
+    first, second = runs[True](jax.random.key(0))
+    assert set(np.unique(first)) == {0.0, 2.0} and (np.asarray(first) != np.asarray(second - first)).any()
+    assert (np.asarray(runs[True](jax.random.key(1))[0]) != np.asarray(first)).any()
+    assert (np.asarray(runs[False](jax.random.key(0))[1]) == 2).all()
 
 
 def test_a_width_that_the_heads_do_not_divide():
