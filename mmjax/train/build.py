@@ -222,7 +222,7 @@ def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None)
     check_call(Optimizer, config["optimizer"], "optimizer", provided=("steps",))
     optimizer = Optimizer(**config["optimizer"], steps=steps)
     make_step(model, objectives, optimizer)
-    check_batch_size(mesh, data.batch_size, optimizer.accumulate)
+    check_batch_size(mesh, data.batch_size, max(optimizer.accumulate, optimizer.cache))
     if linear_map := config.get("linear_map"):
         linear_map = LinearMap(**check_call(LinearMap, linear_map, "linear_map"))
     evals = _evals(config["evals"], data)

@@ -64,7 +64,7 @@ class Embedder:
     def _of_run(self, run: Path, batch_size: int) -> None:
         config = read_config(run)
         config["data"] |= {"batch_size": batch_size, "cache": False, "encoded": []}
-        config["mesh"], config["optimizer"] = {}, {**config["optimizer"], "accumulate": 1}
+        config["mesh"], config["optimizer"] = {}, {**config["optimizer"], "accumulate": 1, "cache": 1}
         parts = parts_of(config, run)
         self.data, self._mesh, self._model = parts.data, parts.mesh, parts.model
         self.streams = sorted(config["model"].get("encoders", {}))

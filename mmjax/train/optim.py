@@ -92,6 +92,9 @@ class Optimizer:
         clip: largest norm of the whole gradient.
         ema: decay of the parameters' moving average, which evaluation then uses; it warms up as (1 + t) / (10 + t).
         accumulate: micro-batches that a batch is cut into; their gradients add up to that of the whole batch.
+        cache: micro-batches in which the model sees a batch that losses see whole: the memory of one micro-batch's
+            activations for the price of a second forward pass (GradCache: Gao et al., 2021). Gradients are exact, those of
+            losses that compare rows too; batch normalisation is over micro-batches.
         options: further arguments of the optax function, such as `b2`.
     """
 
@@ -107,6 +110,7 @@ class Optimizer:
         clip: float | None = None,
         ema: float | None = None,
         accumulate: int = 1,
+        cache: int = 1,
         **options: Any,
     ):
         known = known_optimizers()
@@ -130,9 +134,14 @@ class Optimizer:
                 self.rules.append((re.compile(pattern), Rule(**check_call(Rule, what, f"optimizer.rules[{i}]"))))
             except re.error as error:
                 raise ConfigError(f"optimizer.rules[{i}]: {pattern!r} is no regular expression: {error}.") from None
-        if accumulate < 1:
-            raise ConfigError(f"optimizer.accumulate={accumulate} should be at least 1.")
-        self.ema_decay, self.accumulate = ema, accumulate
+        for key, parts in {"accumulate": accumulate, "cache": cache}.items():
+            if parts < 1:
+                raise ConfigError(f"optimizer.{key}={parts} should be at least 1.")
+        if accumulate > 1 and cache > 1:
+            raise ConfigError(
+                f"optimizer.accumulate={accumulate} and cache={cache} both cut a batch into micro-batches: take one of the two."
+            )
+        self.ema_decay, self.accumulate, self.cache = ema, accumulate, cache
 
     def scaled(self, factor: Any) -> Optimizer:
         """The same with `factor` times the learning rate, which may be a traced number."""

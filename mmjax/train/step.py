@@ -9,16 +9,17 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from mmjax.config import ConfigError, nearest
 from mmjax.contract import BATCH_AXES, Batch, Context, Loss, Outputs, State, fold_name
 from mmjax.data.batch_pp import BatchPP
+from mmjax.ops.layout import constrained
 from mmjax.train.optim import Optimizer, merge
 
 PHASE = "main"
 PLAIN = BatchPP()
+Apply = Callable[..., tuple[Outputs, dict[str, Any]]]  # of a `Model`
 
 
 @runtime_checkable
@@ -86,7 +87,7 @@ def init_state(
 
 
 def _losses(
-    model: Model,
+    apply: Apply,
     objectives: Mapping[str, Weighted],
     params: Any,
     stats: Any,
@@ -99,17 +100,17 @@ def _losses(
 ) -> tuple[dict[str, Loss], Any]:
     """Every objective's loss on one pass of the model (on outputs that are all zero if `blind`), and the statistics after it."""
 
-    def apply(batch, params=params["model"], train=train, name="forward"):
-        return model.apply({"params": params, **stats}, batch, train=train, rngs={"dropout": fold_name(key, name)})
+    def run(batch, params=params["model"], train=train, name="forward"):
+        return apply({"params": params, **stats}, batch, train=train, rngs={"dropout": fold_name(key, name)})
 
-    outputs, new_stats = apply(batch)
+    outputs, new_stats = run(batch)
     if blind:
         outputs = jax.tree.map(jnp.zeros_like, outputs)
     losses = {}
     for name, (objective, _) in objectives.items():
 
         def forward(*args, _name=name, **kwargs):
-            return apply(*args, name=f"{_name}/forward", **kwargs)[0]
+            return run(*args, name=f"{_name}/forward", **kwargs)[0]
 
         losses[name] = objective(Context(params.get(name, {}), aux[name], step, fold_name(key, name), forward), outputs, batch)
     return losses, new_stats
@@ -132,10 +133,11 @@ def make_step(
     if optimizer.accumulate > 1 and batch_wise:
         raise ConfigError(
             f"optimizer.accumulate={optimizer.accumulate}: the objective {batch_wise[0]!r} compares the examples of a batch with each "
-            "other, so its sum over micro-batches is another loss. Take a smaller batch or more devices."
+            f"other, so its sum over micro-batches is another loss. Take optimizer.cache={optimizer.accumulate} instead."
         )
+    apply = model.apply if optimizer.cache == 1 else partial(_cached, model.apply, optimizer.cache)
     modulators = {name: fn for name, (objective, _) in objectives.items() if (fn := getattr(objective, "modulate", None))}
-    gradient = partial(_plain if optimizer.accumulate == 1 else _accumulated, model, objectives, optimizer)
+    gradient = partial(_plain if optimizer.accumulate == 1 else _accumulated, apply, objectives, optimizer)
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
@@ -152,11 +154,11 @@ def make_step(
     return step
 
 
-def _plain(model, objectives, optimizer, state: State, trained, frozen, key, batch):
+def _plain(apply, objectives, optimizer, state: State, trained, frozen, key, batch):
     """The gradient of the whole batch at once."""
 
     def total(trained):
-        losses, stats = _losses(model, objectives, merge(trained, frozen), state.stats, state.aux, state.step, key, batch, True)
+        losses, stats = _losses(apply, objectives, merge(trained, frozen), state.stats, state.aux, state.step, key, batch, True)
         metrics = _metrics(losses, objectives, state.step)
         return metrics["loss"], (metrics, stats, {name: loss.aux for name, loss in losses.items()})
 
@@ -164,23 +166,19 @@ def _plain(model, objectives, optimizer, state: State, trained, frozen, key, bat
     return grads, metrics, stats, aux
 
 
-def _accumulated(model, objectives, optimizer, state: State, trained, frozen, key, batch):
+def _accumulated(apply, objectives, optimizer, state: State, trained, frozen, key, batch):
     """The gradient of the whole batch, micro-batch by micro-batch: sums weighted by each objective's count of examples.
 
     With several objectives each has its own count, hence a backward pass of its own.
     """
     parts = optimizer.accumulate
 
-    def cut(x):  # row r goes to micro-batch r % parts, so every device keeps its rows
-        x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
-        return _constrained(x, PartitionSpec(None, BATCH_AXES))
-
     def one(carry, part):
         (stats, aux, grads), (i, micro) = carry, part
 
         def sums(trained):
             params, micro_key = merge(trained, frozen), jax.random.fold_in(key, i)
-            losses, new_stats = _losses(model, objectives, params, stats, aux, state.step, micro_key, micro, True)
+            losses, new_stats = _losses(apply, objectives, params, stats, aux, state.step, micro_key, micro, True)
             total = {name: loss.weight * objectives[name].weight(state.step) * sum(loss.terms.values()) for name, loss in losses.items()}
             return total, (losses, new_stats)
 
@@ -193,16 +191,48 @@ def _accumulated(model, objectives, optimizer, state: State, trained, frozen, ke
 
     zeros = {name: jax.tree.map(jnp.zeros_like, trained) for name in objectives}
     carry = (state.stats, state.aux, zeros)
-    (stats, aux, grads), losses = jax.lax.scan(one, carry, (jnp.arange(parts), jax.tree.map(cut, dict(batch))))
+    (stats, aux, grads), losses = jax.lax.scan(one, carry, (jnp.arange(parts), _cut(batch, parts)))
     count = {name: jnp.maximum(loss.weight.sum(), 1e-9) for name, loss in losses.items()}
     mean = {name: jax.tree.map(lambda x, n=name: (x * losses[n].weight).sum() / count[n], loss) for name, loss in losses.items()}
     total = jax.tree.map(lambda *gs: sum(g / c for g, c in zip(gs, count.values(), strict=True)), *(grads[name] for name in count))
     return total, _metrics(mean, objectives, state.step), stats, aux
 
 
-def _constrained(x: Array, spec: PartitionSpec) -> Array:
-    """`x` laid out as `spec` on the ambient mesh; as it is where there is none."""
-    return x if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(x, spec)
+def _cached(apply: Apply, parts: int, variables, batch, *, train, rngs) -> tuple[Outputs, dict[str, Any]]:
+    """`apply` in micro-batches, of which outputs alone are kept: for the gradient each is computed again, when its turn comes.
+
+    GradCache: Gao et al., 2021, 'Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup'. Both times a
+    micro-batch has the same keys, and the statistics that those before it left, which are constants to the gradient.
+    Objectives' further passes go the same way. Outputs that nothing reads, such as tokens [B, N, D], `jit` prunes.
+    """
+    params = variables["params"]
+
+    @partial(jax.checkpoint, prevent_cse=False)  # a scan keeps the two passes apart by itself
+    def one(stats, part):
+        i, micro = part
+        own = {name: jax.random.fold_in(key, i) for name, key in rngs.items()}
+        outputs, stats = apply({"params": params, **stats}, micro, train=train, rngs=own)
+        return jax.lax.stop_gradient(stats), outputs
+
+    stats = {name: value for name, value in variables.items() if name != "params"}
+    stats, outputs = jax.lax.scan(one, stats, (jnp.arange(parts), _cut(batch, parts)))
+    if "mixup/partner" in outputs:
+        raise ConfigError("optimizer.cache: model.mixup mixes the rows of a micro-batch, and losses are of all: take one of the two.")
+    return jax.tree.map(_joined, outputs), stats
+
+
+def _cut(batch: Batch, parts: int) -> dict[str, Array]:
+    """[B, ...] to [parts, B / parts, ...]: row r goes to micro-batch r % parts, so every device keeps its rows."""
+
+    def cut(x):
+        return constrained(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), None, BATCH_AXES)
+
+    return jax.tree.map(cut, dict(batch))
+
+
+def _joined(x: Array) -> Array:
+    """[parts, B / parts, ...] back to [B, ...]."""
+    return constrained(x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), BATCH_AXES, *[...] * (x.ndim - 2))
 
 
 class Functions(NamedTuple):
@@ -222,14 +252,14 @@ def make_functions(model: Model, objectives: Mapping[str, Weighted], batch_pp: B
         found, _ = model.apply({"params": params, **state.stats}, batch_pp(batch, state.fitted), train=False)
         if missing := [name for name in names if name not in found]:
             raise ConfigError(f"The model gives no {missing[0]!r}.{nearest(missing[0], found)}")
-        return {name: _constrained(found[name], PartitionSpec()) for name in names}
+        return {name: constrained(found[name]) for name in names}
 
     def losses(state: State, batch: Batch, blind: bool = False) -> dict:
         params, batch = state.ema or state.params, batch_pp(batch, state.fitted)
-        found, _ = _losses(model, objectives, params, state.stats, state.aux, state.step, state.key, batch, False, blind)
+        found, _ = _losses(model.apply, objectives, params, state.stats, state.aux, state.step, state.key, batch, False, blind)
         flat = {f"{name}/{key}": (value, loss.weight) for name, loss in found.items() for key, value in loss.terms.items()}
         total = _metrics(found, objectives, state.step)["loss"]
         return {"total": (total, next(iter(found.values())).weight), **flat}
 
-    replicated = jax.jit(lambda x: _constrained(x, PartitionSpec()))
+    replicated = jax.jit(lambda x: constrained(x))
     return Functions(jax.jit(outputs, static_argnums=2), jax.jit(losses, static_argnums=2), replicated)
