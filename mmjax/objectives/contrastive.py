@@ -14,13 +14,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mmjax import contract
-from mmjax.config import ConfigError
+from mmjax.config import ConfigError, nearest
 from mmjax.contract import Batch, Context, Loss, Outputs
-from mmjax.ops.contrastive import bounded_above, sigmoid_loss, softmax_loss
+from mmjax.ops.contrastive import Side, batch_devices, blockwise_sigmoid, blockwise_softmax, bounded_above, sigmoid_loss, softmax_loss
 from mmjax.ops.masks import zero_where_not
+
+LOGITS = ("dense", "chunked", "ring")
 
 
 def _embedded(outputs: Outputs) -> list[str]:
@@ -33,6 +35,10 @@ class Contrastive:
     `pairs` is a list of them, "all" that the model embeds, or "hub:image", every other stream with that one (ImageBind:
     Girdhar et al., 2023, eq. 1). Scale and bias are learned, one each for all pairs. `init_scale` and `init_bias` default
     to the papers' values.
+
+    `logits` says how they are made: "dense", all pairs of the batch at once; "chunked", a device's rows against `chunk` others at
+    a time, all embeddings gathered on every device; "ring", the same, but devices pass their embeddings round. Loss and gradients
+    are the same, memory is that of rows x batch or of rows x `chunk`.
     """
 
     batch_wise = True  # an example's loss depends on its whole batch
@@ -44,6 +50,8 @@ class Contrastive:
         init_scale: float | None = None,
         init_bias: float = -10.0,
         max_scale: float = 100.0,
+        logits: str = "dense",
+        chunk: int = 1_024,
     ):
         if loss not in ("softmax", "sigmoid"):
             raise ConfigError(f"contrastive: loss={loss!r} is unknown (softmax, sigmoid).")
@@ -52,7 +60,11 @@ class Contrastive:
             raise ConfigError(
                 f"contrastive: pairs={pairs!r} should be a list of two streams each, as in [('image', 'text')], 'all' or 'hub:image'."
             )
-        self.pairs = pairs
+        if logits not in LOGITS:
+            raise ConfigError(f"contrastive: logits={logits!r} is unknown.{nearest(str(logits), LOGITS)}")
+        if not isinstance(chunk, int) or chunk < 1:
+            raise ConfigError(f"contrastive: chunk={chunk!r} should be a positive number of columns.")
+        self.pairs, self.logits, self.chunk = pairs, logits, chunk
         self.loss, self.init_bias, self.max_scale = loss, init_bias, max_scale
         self.init_scale = init_scale or (1 / 0.07 if loss == "softmax" else 10.0)
 
@@ -77,12 +89,9 @@ class Contrastive:
         pairs = self._pairs(outputs)
         for a, b in pairs:
             both = contract.present(batch, a) & contract.present(batch, b)
-            positive = contract.key(batch, a)[:, None] == contract.key(batch, b)[None, :]
-            z_a, z_b = (zero_where_not(both, outputs[f"{m}/z"]) for m in (a, b))
-            similarity = jnp.einsum("id,jd->ij", z_a, z_b)
-            terms[f"{a}_{b}"] = self._pair(ctx.params, scale * similarity, positive, both) / len(pairs)
-            best = jnp.where(both[None, :], similarity, -jnp.inf).argmax(axis=1)
-            right = jnp.take_along_axis(positive, best[:, None], axis=1)[:, 0] & both
+            sides = (Side(zero_where_not(both, outputs[f"{m}/z"]), contract.key(batch, m), both) for m in (a, b))
+            loss, right = (self._dense if self.logits == "dense" else self._blockwise)(scale, ctx.params, *sides)
+            terms[f"{a}_{b}"] = loss / len(pairs)
             count = both.sum().astype(jnp.float32)
             metrics[f"{a}_{b}/accuracy"] = right.sum().astype(jnp.float32) / jnp.maximum(count, 1)
             weight = weight + count / len(pairs)
@@ -95,10 +104,26 @@ class Contrastive:
         hub = self.pairs.removeprefix("hub:")
         return [(a, b) for a, b in combinations(_embedded(outputs), 2) if self.pairs == "all" or hub in (a, b)]
 
-    def _pair(self, params: Any, logits: Float[Array, "A A"], positive: Array, both: Array) -> Float[Array, ""]:
+    def _dense(self, scale: Array, params: Any, a: Side, b: Side) -> tuple[Float[Array, ""], Bool[Array, " B"]]:
+        """The loss, and the rows whose nearest candidate is a right one."""
+        positive = a.key[:, None] == b.key[None, :]
+        similarity = jnp.einsum("id,jd->ij", a.z, b.z)
+        best = jnp.where(b.counts[None, :], similarity, -jnp.inf).argmax(axis=1)
+        right = jnp.take_along_axis(positive, best[:, None], axis=1)[:, 0] & a.counts
+        logits = scale * similarity
         if self.loss == "sigmoid":
-            return sigmoid_loss(logits + params["bias"], positive, both, both)
-        return 0.5 * (softmax_loss(logits, positive, both, both) + softmax_loss(logits.T, positive.T, both, both))
+            return sigmoid_loss(logits + params["bias"], positive, a.counts, b.counts), right
+        there = softmax_loss(logits, positive, a.counts, b.counts)
+        return 0.5 * (there + softmax_loss(logits.T, positive.T, b.counts, a.counts)), right
+
+    def _blockwise(self, scale: Array, params: Any, a: Side, b: Side) -> tuple[Float[Array, ""], Bool[Array, " B"]]:
+        """What `_dense` gives, without an array of all pairs."""
+        if len(a.key) % (size := math.prod(batch_devices().values())):
+            raise ConfigError(f"contrastive: logits={self.logits!r} takes a batch that splits over {size} devices, not {len(a.key)} rows.")
+        ring = self.logits == "ring"
+        if self.loss == "sigmoid":
+            return blockwise_sigmoid(scale, params["bias"], a, b, self.chunk, ring)
+        return blockwise_softmax(scale, a, b, self.chunk, ring)
 
     @classmethod
     def tiny(cls) -> tuple[Contrastive, dict[str, np.ndarray]]:
