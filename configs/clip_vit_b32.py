@@ -47,7 +47,14 @@ def get_config(arg="", image="clip-B/32", text="clip-B", width=512, lr=5e-4, rem
         ),
     )
     c.objectives = dict(
-        contrastive=dict(name="contrastive", loss="softmax", pairs=[("image", "text")], init_scale=1 / 0.07, max_scale=100.0)
+        contrastive=dict(
+            name="contrastive",
+            loss="softmax",
+            pairs=[("image", "text")],
+            init_scale=1 / 0.07,
+            max_scale=100.0,
+            logits="ring",  # all logits of such a batch are 4 GiB, several times
+        )
     )
     c.optimizer = dict(
         name="adamw",

@@ -48,7 +48,16 @@ def get_config(arg="", image="B/16", text="B", width=768, remat=False):
             text=dict(name="text_transformer", variant=text, vocab=vocab, causal=False, pool="end", dtype="bfloat16", remat=remat),
         ),
     )
-    c.objectives = dict(contrastive=dict(name="contrastive", loss="sigmoid", pairs=[("image", "text")], init_scale=10.0, init_bias=-10.0))
+    c.objectives = dict(
+        contrastive=dict(
+            name="contrastive",
+            loss="sigmoid",
+            pairs=[("image", "text")],
+            init_scale=10.0,
+            init_bias=-10.0,
+            logits="ring",  # sec. 3.3: all logits of such a batch are 4 GiB
+        )
+    )
     c.optimizer = dict(
         name="adamw",
         lr=1e-3,
