@@ -12,7 +12,7 @@ from objectives import start, value_and_grads
 
 from checks import quick
 from mmjax.config import ConfigError
-from mmjax.contract import BATCH_AXES
+from mmjax.contract import BATCH_AXES, MESH_AXES
 from mmjax.objectives.contrastive import Contrastive
 from mmjax.ops.masks import unit
 from mmjax.testing import objectives
@@ -24,8 +24,7 @@ MESHES = {"one device": None, "data=8": (8, 1, 1, 1), "data=2, fsdp=4": (2, 4, 1
 
 
 def mesh_of(name):
-    axes = ("data", "fsdp", "sequence", "tensor")
-    return MESHES[name] and jax.make_mesh(MESHES[name], axes, (AxisType.Auto,) * len(axes))
+    return MESHES[name] and jax.make_mesh(MESHES[name], MESH_AXES, (AxisType.Auto,) * len(MESH_AXES))
 
 
 @cache
