@@ -5,8 +5,8 @@
 
 `data` are WebDataset shards as img2dataset writes them. The numbers are those of the paper's tables 18 and 20 and of its
 sections 2.3 to 2.5. Of its three ViTs the paper tells the time of the largest only (clip_vit_l14.py); OpenCLIP trained this
-one on LAION-400M, to 62.9 % zero-shot on ImageNet, with 128 A100 (40 GB) in 36 hours. The batch is split over all devices
-of one machine; with --config.data.batch_size=4096, say, the loss is another one and a lower rate goes with it.
+one on LAION-400M, to 62.9 % zero-shot on ImageNet, with 128 A100 (40 GB) in 36 hours. The batch is split over all
+devices; with --config.data.batch_size=4096, say, the loss is another one and a lower rate goes with it.
 
 Not the paper's: the vocabulary is trained on a sample of the texts at hand, as the paper's own comes with its weights;
 pixels are in [-1, 1] instead of normalised by channel; weights start as in ViT; AdamW's moments are float32.
