@@ -5,7 +5,8 @@
 
 `data` are WebDataset shards as img2dataset writes them; the paper's are the English pairs of WebLI, which is not public.
 With 32 TPUv4 chips and a batch of 32,768 it took 2 days to 72.1 % zero-shot on ImageNet and 5 to 73.4 % (table 1). Here are
-the 40 G examples of the released model, 76.2 % (table 3), whose time is not told. The batch is split over all devices; the sigmoid loss suffers little where it is smaller (figure 2).
+the 40 G examples of the released model, 76.2 % (table 3), whose time is not told. The batch is split over all devices; the
+sigmoid loss suffers little where it is smaller (figure 2).
 
 The paper leaves open learning rate, decay, warm-up and clipping: they are those of its successor's sec. 2.1 (Tschannen et
 al., 2025, 'SigLIP 2'). Not the paper's: Adam, where it has an Adafactor with momentum (sec. 4.7 treats both alike); the
