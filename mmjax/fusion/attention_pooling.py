@@ -2,8 +2,9 @@
 
 Pooling by multi-head attention after Lee et al., 2019, 'Set Transformer', sec. 3.2, in the form of Zhai et al., 2022, 'Scaling
 Vision Transformers', sec. 3 (`AttentionPool`). The bias of a modality's projection is its embedding and tells its tokens from
-the others'. Takes any number of modalities. Cost: one dense layer a modality and one transformer block, linear in the number
-of tokens. For tokens of which few matter; where modalities have one token each, it weighs them by their content.
+the others'. Takes any number of modalities. Gaps: left out. Time: unaligned tokens. Cost: one dense layer a modality and one
+transformer block, linear in the number of tokens. For tokens of which few matter; where modalities have one token each, it
+weighs them by their content.
 """
 
 from __future__ import annotations

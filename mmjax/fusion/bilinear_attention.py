@@ -4,7 +4,8 @@ Attention over all pairs of tokens of two modalities, A_ij = softmax over i and 
 glimpse. A glimpse adds P sum_ij A_ij (relu(U' x_i) * relu(V' y_j)) to every x_i, and the next one sees it (residual learning of
 attention); x is the modality later by name: of `image` and `text` the text, as in the paper. The result is the mean of the x_i,
 and, beyond the paper, of the y_j, so that a row with one modality says what it has; more than two are taken by pairs. Takes any
-number of modalities. Cost a pair: 2 + 3 * glimpses dense layers and N * M * width products a glimpse. For regions and words.
+number of modalities. Gaps: left out. Time: unaligned tokens. Cost a pair: 2 + 3 * glimpses dense layers and N * M * width
+products a glimpse. For regions and words.
 """
 
 from __future__ import annotations

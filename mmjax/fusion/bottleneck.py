@@ -1,10 +1,10 @@
 """Bottleneck transformer (MBT): Nagrani et al., 2021, 'Attention Bottlenecks for Multimodal Fusion', sec. 3.2-3.4.
 
 A transformer for each modality; from layer `fusion_layer` on, a few bottleneck tokens are in every one of them. Each
-modality updates them for itself (eq. 8) and the updates are averaged (eq. 9), over the modalities that are there:
-a row that lacks one gives what it would give without it. Class tokens are averaged at the end (sec. 3.4). Takes any
-number of modalities. Cost: sum of (N + bottlenecks)^2 a layer, hardly more than late fusion. The first choice for
-long token sequences.
+modality updates them for itself (eq. 8) and the updates are averaged (eq. 9), over the modalities that are there: a
+row that lacks one gives what it would give without it. Class tokens are averaged at the end (sec. 3.4). Takes any
+number of modalities. Gaps: left out. Time: unaligned tokens. Cost: sum of (N + bottlenecks)^2 a layer, hardly more
+than late fusion. The first choice for long token sequences.
 """
 
 from __future__ import annotations

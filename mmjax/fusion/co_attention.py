@@ -2,8 +2,9 @@
 
 For every pair of modalities an affinity of each token with each; through it the attention over one modality's tokens
 is guided by all tokens of the other. The attended vectors are added and squashed, as at one level of eq. 7. With more
-than two modalities each is guided by the sum over the others. Takes any number of modalities. Cost: N_m x N_n x D a
-pair. Light, and without transformers' appetite for data: when few tokens matter.
+than two modalities each is guided by the sum over the others. Takes any number of modalities. Gaps: left out. Time:
+unaligned tokens. Cost: N_m x N_n x D a pair. Light, and without transformers' appetite for data: when few tokens
+matter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Concatenation: the pooled vectors side by side through one dense layer.
 
 Feature-level ('early') fusion after Baltrušaitis et al., 2019, 'Multimodal Machine Learning', sec. 6.1. An absent modality
-is a vector of zeros. Takes any number of modalities. Cost: one dense layer. What every other method is to be compared with.
+is a vector of zeros. Takes any number of modalities. Gaps: zeros stand in. Time: one vector a modality. Cost: one dense
+layer. What every other method is to be compared with.
 """
 
 from __future__ import annotations

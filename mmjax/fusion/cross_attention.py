@@ -4,8 +4,9 @@ Each layer is one direction of ViLBERT's pair (Lu et al., 2019, 'ViLBERT: Pretra
 Representations', fig. 2b): a block whose keys and values are the others' tokens, then a block over the main
 modality's own; LXMERT (Tan & Bansal, 2019, sec. 2.2) has the same order. Norms come before the layers here, not
 after. A class token goes before the main modality's and is the pooled vector, so that rows without the main modality
-have one, too. Takes any number of modalities. Cost: N_main x N_all a layer. When one modality is asked about and the
-others are evidence, as a question is about an image.
+have one, too. Takes any number of modalities. Gaps: left out, the main modality, too. Time: unaligned tokens. Cost:
+N_main x N_all a layer. When one modality is asked about and the others are evidence, as a question is about an
+image.
 """
 
 from __future__ import annotations

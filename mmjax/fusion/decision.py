@@ -9,7 +9,8 @@ The pooled vectors are logits over the same classes. Rules over the modalities t
     stacking  a linear model on all log-probabilities (Wolpert, 1992, 'Stacked Generalization')
 
 The result is again logits, for all but stacking log-probabilities; where nothing is present, all classes are equal.
-Takes any number of modalities. Cost: none to speak of. The baseline to beat, and robust where modalities are missing.
+Takes any number of modalities. Gaps: left out; with stacking, zeros stand in. Time: one vector a modality. Cost: none
+to speak of. The baseline to beat, and robust where modalities are missing.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 A shared layer on each level of the modality-specific networks: it takes that level of every modality and the shared
 layer below it, so that correlations on every level have a path to the top. The levels are the encoders' stages, each
 averaged over its valid tokens, and the pooled vector above them. Each is normalised first, which the paper, with its
-bounded units, did not need. Takes any number of modalities. Cost: one dense layer a level and modality. When what
-the modalities share is partly low-level, or the encoders are frozen and their top layer is not the best.
+bounded units, did not need. Takes any number of modalities. Gaps: zeros stand in. Time: one vector a level and
+modality. Cost: one dense layer a level and modality. When what the modalities share is partly low-level, or the
+encoders are frozen and their top layer is not the best.
 """
 
 from __future__ import annotations

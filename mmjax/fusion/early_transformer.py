@@ -2,8 +2,9 @@
 
 Single-stream, as ViLT (Kim et al., 2021, 'ViLT: Vision-and-Language Transformer Without Convolution or Region
 Supervision', sec. 3.1, eq. 1-5): a class token and all tokens, each with an embedding of its modality, in a pre-norm
-transformer. Positions are the encoders' matter. Takes any number of modalities. Cost: (sum of N)^2 a layer, the
-dearest here. The strongest mixing, when the sequences are short and data is plenty.
+transformer. Positions are the encoders' matter. Takes any number of modalities. Gaps: left out. Time: unaligned
+tokens. Cost: (sum of N)^2 a layer, the dearest here. The strongest mixing, when the sequences are short and data is
+plenty.
 """
 
 from __future__ import annotations

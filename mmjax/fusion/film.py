@@ -2,8 +2,9 @@
 
 The other modalities scale and shift the features of the `main` one: gamma * x + beta, where gamma is 1 and beta is 0 plus a
 linear map of each of them, as in the published code, so that nothing changes where no other modality is. A row without the main
-modality has beta alone. Takes any number of modalities; `main` has to be among them. Cost: one dense layer to twice the main
-width a further modality. For a question about a picture, or a state that steers perception.
+modality has beta alone. Takes any number of modalities; `main` has to be among them. Gaps: left out; without the main modality
+only the shift is there. Time: one vector a modality, the main one's tokens stay. Cost: one dense layer to twice the main width
+a further modality. For a question about a picture, or a state that steers perception.
 """
 
 from __future__ import annotations

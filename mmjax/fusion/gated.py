@@ -2,8 +2,9 @@
 
 Each modality is squashed, and a gate that sees all of them decides, feature by feature, how much of it passes. The softmax of
 two scores is the paper's z and 1 - z; with more modalities, or with some of them missing, the gates of those present still
-add up to 1, where the paper has independent sigmoids (fig. 2a). Takes any number of modalities. Cost: two dense layers a
-modality, the gates' from all features. A good default for pooled features with gaps.
+add up to 1, where the paper has independent sigmoids (fig. 2a). Takes any number of modalities. Gaps: zeros stand
+in before the gates, and behind them it is left out. Time: one vector a modality. Cost: two dense layers a modality, the gates'
+from all features. A good default for pooled features with gaps.
 """
 
 from __future__ import annotations

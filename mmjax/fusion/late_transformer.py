@@ -1,9 +1,9 @@
 """Late fusion: a transformer for each modality, and their class tokens concatenated at the end.
 
 The late-fusion baseline of Nagrani et al., 2021, 'Attention Bottlenecks for Multimodal Fusion' (sec. 3.3 with L_f = L),
-with a dense layer over the concatenation in place of their averaged logits (those are `decision`). Takes any number
-of modalities. Cost: sum of N^2 a layer. When the encoders are frozen or shallow and little is to be learned between
-modalities; the baseline that any token-level fusion should beat.
+with a dense layer over the concatenation in place of their averaged logits (those are `decision`). Takes any number of
+modalities. Gaps: zeros stand in. Time: unaligned tokens. Cost: sum of N^2 a layer. When the encoders are frozen or
+shallow and little is to be learned between modalities; the baseline that any token-level fusion should beat.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 For every ordered pair a transformer in which one modality's sequence attends to the other's low-level tokens; what a
 modality took from each of the others is concatenated, passes a transformer of its own, and the last elements of all
 are concatenated. Sine positions, no causal mask (the authors' code has one as an option). Takes any number M of
-modalities; one alone passes only its own transformer. Cost: M(M-1) streams of N_m x N_n a layer. For unaligned
-sequences in time (words, sound, faces), where the last element has seen all before it.
+modalities; one alone passes only its own transformer. Gaps: zeros stand in. Time: unaligned tokens, each modality's
+in their order. Cost: M(M-1) streams of N_m x N_n a layer. For unaligned sequences in time (words, sound, faces),
+where the last element has seen all before it.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 One modality z makes the layer through which another passes: W(z) x + b(z), both linear in z, or z'Wx + z'U + Vx + b. W(z) is a
 matrix (a hypernetwork), its diagonal (a gate) or one number (a scale), b(z) a vector or one number. The first modality by name
 is x, and each further one a z for what came out before; W(0) starts as the identity, so that an absent z changes nothing at
-first. Takes any number of modalities; one alone is only projected. Cost a further modality: width^2 * D_m parameters for a
-matrix, 2 * width * D_m for a vector, 2 * D_m for a scalar. For a context that says how to read the rest.
+first. Takes any number of modalities; one alone is only projected. Gaps: a learned bias stands in. Time: one vector a
+modality. Cost a further modality: width^2 * D_m parameters for a matrix, 2 * width * D_m for a vector, 2 * D_m for a scalar.
+For a context that says how to read the rest.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 Used for video and sound by Wang et al., 2020, 'What Makes Training Multi-Modal Classification Networks Hard?', app. F.4:
 each token of the main modality adds what it finds among the others' tokens, by an embedded Gaussian (no scale, one
 head). The last layer starts at zero, and the gate at the identity: it can be put on a trained main modality without
-harm. In rows without the main modality a learned token stands in for it. Takes any number of modalities. Cost:
-N_main x N_others. When one modality is strong by itself and another helps.
+harm. In rows without the main modality a learned token stands in for it. Takes any number of modalities. Gaps: left out;
+a learned token stands in for the main modality. Time: unaligned tokens. Cost: N_main x N_others. When one modality is
+strong by itself and another helps.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A few latents read all tokens by cross-attention, work on what they read in a transformer of their own, and read
 again. With `share`, the steps after the first share their weights. Order plays no part: positions are the encoders'
-matter. Takes any number of modalities. Cost: latents x (sum of N) a step, linear in the number of tokens. For many
-tokens, or many modalities.
+matter. Takes any number of modalities. Gaps: left out. Time: unaligned tokens. Cost: latents x (sum of N) a step,
+linear in the number of tokens. For many tokens, or many modalities.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Mean, sum or maximum of the modalities, feature by feature.
 
 As views are pooled in Su et al., 2015, 'Multi-view Convolutional Neural Networks', sec. 3.2 (maximum), and sets in Zaheer et
-al., 2017, 'Deep Sets', theorem 2 (sum). Takes any number of modalities. Cost: one dense layer a modality. The mean keeps its
-scale when modalities are missing and is the one to begin with; the maximum takes the modality that is surest of a feature.
+al., 2017, 'Deep Sets', theorem 2 (sum). Takes any number of modalities. Gaps: left out. Time: one vector a modality. Cost:
+one dense layer a modality. The mean keeps its scale when modalities are missing and is the one to begin with; the maximum
+takes the modality that is surest of a feature.
 """
 
 from __future__ import annotations

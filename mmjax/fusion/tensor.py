@@ -1,9 +1,10 @@
 """Tensor fusion (TFN): Zadeh et al., 2017, 'Tensor Fusion Network for Multimodal Sentiment Analysis', sec. 4.2.
 
 The outer product of all modalities, each with a 1 appended, holds every product of features of one, two or more of them; a
-dense layer reads it. What is absent is 0 beside its 1 and leaves the products of the others. Takes any number of modalities,
-but the tensor has (inner + 1)^M entries and its layer `width` times as many parameters: with inner=16, 289 for two modalities,
-4,913 for three, 83,521 for four. For two or three whose interaction is the point; `low_rank` does it without the tensor.
+dense layer reads it. What is absent is 0 beside its 1 and leaves the products of the others. Takes any number of modalities. Gaps:
+zeros stand in. Time: one vector a modality. Cost: the tensor has (inner + 1)^M entries and its layer `width` times as many
+parameters: with inner=16, 289 for two modalities, 4,913 for three, 83,521 for four. For two or three whose interaction is the
+point; `low_rank` does it without the tensor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Weighted sum: one learned weight a modality, the same for all examples.
 
 A softmax over the modalities as over layers in Peters et al., 2018, 'Deep contextualized word representations', eq. 1; here
-over those that are present, so that the weights of every row add up to 1. Takes any number of modalities. Cost: one dense
-layer a modality and one number. Says which modality a task needs; `gated` decides that for each example.
+over those that are present, so that the weights of every row add up to 1. Takes any number of modalities. Gaps: left out.
+Time: one vector a modality. Cost: one dense layer a modality and one number. Says which modality a task needs; `gated`
+decides that for each example.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import config
+from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.study.document import table
 
@@ -19,8 +21,8 @@ TOKENS = {"audio": 50, "image": 49, "text": 32}
 SIZE = f"{' + '.join(map(str, TOKENS.values()))} tokens of {', '.join(TOKENS)}, all {WIDTH} wide, from encoders of {STAGES} stages"
 
 
-def encodings() -> dict[str, Encoding]:
-    """Shapes of three modalities' encodings."""
+def encodings(modalities: int = 3) -> dict[str, Encoding]:
+    """Shapes of the first modalities' encodings."""
 
     def shape(*sizes: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct((ROWS, *sizes), dtype)
@@ -29,13 +31,13 @@ def encodings() -> dict[str, Encoding]:
         m: Encoding(
             shape(n, WIDTH), shape(n, dtype=bool), shape(WIDTH), shape(dtype=bool), stages=tuple(shape(n, WIDTH) for _ in range(STAGES))
         )
-        for m, n in TOKENS.items()
+        for m, n in list(TOKENS.items())[:modalities]
     }
 
 
-def cost(fusion: Any) -> tuple[int, float]:
+def cost(fusion: Any, modalities: int = 3) -> tuple[int, float]:
     """Parameters, and the floating-point operations of an example's forward pass as XLA counts them."""
-    x = encodings()
+    x = encodings(modalities)
     variables = jax.eval_shape(lambda x: fusion.init(jax.random.key(0), x, train=False), x)
     compiled = jax.jit(lambda v, x: fusion.apply(v, x, train=False).pooled).lower(variables, x).compile()
     counted: Any = compiled.cost_analysis()
@@ -47,17 +49,37 @@ def described(cls: Any) -> str:
     return (inspect.getdoc(sys.modules[cls.__module__]) or "").splitlines()[0].rstrip(".")
 
 
+def said(cls: Any, what: str) -> str:
+    """What a file's docstring says behind "Gaps:" or "Time:", up to the full stop; "" where it says nothing."""
+    found = re.search(rf"\b{what}: ([^.]+)\.", " ".join((inspect.getdoc(sys.modules[cls.__module__]) or "").split()))
+    return found[1] if found else ""
+
+
 def lines() -> Iterator[list[Any]]:
-    """Name, description, numbers of modalities, parameters, and FLOPs relative to concatenation, of every fusion by name."""
-    base = cost(config.resolve("fusion", "concat")())
+    """Name, description, numbers of modalities, gaps, time, parameters, and FLOPs relative to concatenation, of every fusion by name.
+
+    Behind a fusion stand its variants. One that takes no three modalities at its size is measured with the first two.
+    """
+    base = cost(config.resolve("fusion", "concat")())[1]
     for name in config.names("fusion"):
         cls = config.resolve("fusion", name)
-        parameters, flops = cost(cls())
         counts = ", ".join(map(str, getattr(cls, "counts", ()))) or "any"
-        yield [f"[`{name}`](../mmjax/fusion/{name}.py)", described(cls), counts, f"{parameters:,}", f"{flops / base[1]:,.1f}"]
+        means = [described(cls), counts, said(cls, "Gaps"), said(cls, "Time")]
+        yield [f"[`{name}`](../mmjax/fusion/{name}.py)", *means, *_costs(cls(), base)]
+        for variant, options in getattr(cls, "variants", {}).items():
+            yield [f"`{name}`, `variant={variant}`", "", "", "", "", *_costs(cls(**options), base)]
+
+
+def _costs(fusion: Any, base: float) -> list[str]:
+    try:
+        (parameters, flops), note = cost(fusion), ""
+    except ConfigError:
+        (parameters, flops), note = cost(fusion, modalities=2), " (two)"
+    return [f"{parameters:,}{note}", f"{flops / base:,.1f}{note}"]
 
 
 def markdown() -> str:
     """The table, and at what size it was measured."""
-    head = ["fusion", "what it is", "modalities", "parameters", "FLOPs, concat = 1"]
-    return f"{table(head, lines(), left=3)}\nEach with its default arguments, on {SIZE}.\n"
+    head = ["fusion", "what it is", "modalities", "gaps", "time", "parameters", "FLOPs, concat = 1"]
+    sizes = f"Each with its default arguments or those of a variant, on {SIZE}; (two): on the first two of them."
+    return f"{table(head, lines(), left=5)}\n{sizes}\n"

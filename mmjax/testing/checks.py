@@ -317,7 +317,7 @@ def check_vmap(subject: Subject) -> None:
     other = randomised(subject.variables, seed=1)
     batch = subject.presences()[0]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), subject.variables, other)
-    got = quick(jax.vmap(lambda variables: subject.apply(variables, batch, train=False)[0]))(stacked)
+    got = quick(jax.vmap(lambda variables: subject.apply(variables, batch, train=False)[0], axis_size=2))(stacked)  # also without any
     wanted = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(subject.evaluate(v, batch) for v in (subject.variables, other)))
     assert_same(got, wanted, "Vmapped over parameters", 1e-5)
 

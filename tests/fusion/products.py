@@ -1,18 +1,44 @@
-"""What the tests of fusions by products share: `fusion_products.npz`, and encodings and parameters from plain arrays."""
+"""What the tests of fusions by products share: golden values, and encodings and parameters from plain arrays."""
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+import checks
 from mmjax.contract import Encoding
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "fusion_products.npz")
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN, BILINEAR = (np.load(FOLDER / f"fusion_{name}.npz") for name in ("products", "bilinear"))
 
 
-def golden(case):
+def golden(case, file=GOLDEN):
     """{name: array} of one case."""
-    return {name.removeprefix(f"{case}/"): GOLDEN[name] for name in GOLDEN.files if name.startswith(f"{case}/")}
+    return {name.removeprefix(f"{case}/"): file[name] for name in file.files if name.startswith(f"{case}/")}
+
+
+def bilinear(case):
+    """The weights of a published bilinear fusion as `torch` names them: kernels [out, in], biases."""
+    return {name.removeprefix("weights/"): value for name, value in golden(case, BILINEAR).items() if name.startswith("weights/")}
+
+
+def is_published(case, module, params):
+    """Whether a fusion of modalities a and b gives what the published one does; then its last layer and the gradients of the inputs."""
+    wanted, given, weights = golden(case, BILINEAR), golden("inputs", BILINEAR), bilinear(case)
+
+    def loss(xs):
+        here = jnp.ones(3, bool)
+        x = {m: Encoding.from_pooled(x, here) for m, x in zip("ab", xs, strict=True)}
+        z = module.apply({"params": params}, x, train=False).pooled
+        y = z @ weights["linear_out.weight"].T + weights["linear_out.bias"][None]
+        return (y * given["weight"]).sum(), (z, y)
+
+    (_, (z, y)), grads = checks.quick(jax.value_and_grad(loss, has_aux=True))([given["0"], given["1"]])
+    np.testing.assert_allclose(z, wanted["z"], atol=1e-5)
+    np.testing.assert_allclose(y, wanted["y"], atol=1e-5)
+    for i, grad in enumerate(grads):
+        np.testing.assert_allclose(grad, wanted[f"grad_{i}"], rtol=1e-4, atol=1e-5)
 
 
 def inputs(*numbers):

@@ -1,15 +1,18 @@
-"""LMF against two published codes, with gradients for every factor; with full rank it is tensor fusion."""
+"""LMF, MLB, MFB and MFH against published code; each is a special case of another, or of an explicit bilinear form."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from products import dense, drawn, encodings, golden, identity, inputs
+from products import bilinear, dense, drawn, encodings, golden, identity, inputs, is_published
 
 import checks
 from made import fused
+from mmjax import config
+from mmjax.config import ConfigError
 from mmjax.fusion.low_rank import LowRank
 from mmjax.fusion.tensor import Tensor
+from mmjax.testing import fusion
 
 
 def layer(factor):
@@ -64,3 +67,68 @@ def test_it_starts_with_a_variance_of_one_and_nothing_silenced():
     variables = LowRank(64).init(jax.random.key(0), complete, train=False)
     spreads = [fused(LowRank(64), variables, e).pooled.std() for e in (complete, lacking)]
     np.testing.assert_allclose(spreads, [1, 0.5**0.5], atol=0.25)
+
+
+def pooled_in_order(weight, bias, width=6):
+    """A published layer to features that are pooled over neighbours, as a factor's: the products of a rank stand together."""
+    return dense(*(np.moveaxis(x.reshape(width, -1, *x.shape[1:]), 1, 0).reshape(x.shape).T for x in (weight, bias)))
+
+
+@pytest.mark.parametrize("case", ["MLB", "MFB", "MFH"])
+def test_published_bilinear_fusions(case):
+    """The published MLB has tanh here, MFB no activation and MFH relu, which is both packages' default."""
+    w, blocks = bilinear(case), ("_0", "_1") if case == "MFH" else ("",)
+    params = {"bias": jnp.zeros((1, 6 * len(blocks)))}
+    for i, block in enumerate(blocks):
+        for k, m in enumerate("ab"):
+            name = f"linear{k}{block}"
+            params[f"{m}_factor{i or ''}"] = pooled_in_order(w[f"{name}.weight"], w[f"{name}.bias"])
+    options = {
+        "MLB": dict(rank=1, activation="tanh"),
+        "MFB": dict(rank=2, normalize=True),
+        "MFH": dict(rank=2, order=2, activation="relu", normalize=True),
+    }
+    is_published(case, LowRank(6, **options[case]), params)
+
+
+def unbiased(params):
+    return {name: dense(layer["kernel"]) if name != "bias" else layer * 0 for name, layer in params.items()}
+
+
+def test_an_mfb_is_a_bilinear_form_of_low_rank_whose_roots_are_of_length_one():
+    """x'(U V')y, feature by feature: the squares of what comes out, with their signs, are it but for one length a row."""
+    x = {"a": drawn(4, 3), "b": drawn(4, 5, seed=1)}
+    module = LowRank(6, rank=2, normalize=True)
+    params = unbiased(checks.drawn(module, encodings(**x), train=False)["params"])
+    u, v = (params[f"{m}_factor"]["kernel"].reshape(-1, 2, 6) for m in "ab")
+    form = np.einsum("bi,iro,jro,bj->bo", x["a"], u, v, x["b"])
+    got = np.asarray(fused(module, {"params": params}, encodings(**x)).pooled)
+    np.testing.assert_allclose(np.square(got) * np.sign(got), form / np.abs(form).sum(axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(np.square(got).sum(axis=1), 1, atol=1e-6)
+
+
+def test_an_mfh_is_its_mfbs_multiplied():
+    """Block i is what LMF makes of its own products times those of all blocks before: of degree i + 1 in every modality."""
+    x = {"a": drawn(4, 3), "b": drawn(4, 5, seed=1), "c": drawn(4, 2, seed=2)}
+    module = LowRank(6, rank=2, order=3)
+    params = unbiased(checks.drawn(module, encodings(**x), train=False)["params"])
+    y = fused(module, {"params": params}, encodings(**x)).pooled.reshape(4, 3, 6)
+    first = fused(LowRank(6, rank=2), {"params": {**params, "bias": params["bias"][:, :6]}}, encodings(**x))
+    np.testing.assert_allclose(y[:, 0], first.pooled, atol=1e-6)
+    products = [np.prod([x[m] @ params[f"{m}_factor{i or ''}"]["kernel"] for m in "abc"], axis=0) for i in range(3)]
+    np.testing.assert_allclose(y[:, 2], np.prod(products, axis=0).reshape(4, 2, 6).sum(axis=1), rtol=1e-4, atol=1e-5)
+    longer = fused(module, {"params": params}, encodings(**{**x, "b": 2 * x["b"]})).pooled.reshape(4, 3, 6)
+    np.testing.assert_allclose(longer / y, np.broadcast_to(np.array([2, 4, 8])[None, :, None], y.shape), rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["mlb", "mfh"])  # MFB is MFH's first block
+def test_the_variants_pass_the_checks_on_absence(variant):
+    module = config.build("fusion", {"name": "low_rank", "variant": variant, "width": 8, "dropout": 0.0}, "fusion")
+    subject = fusion.FusionSubject(module, LowRank.tiny()[1])
+    for check in (checks.check_absent_content, checks.check_all_absent, fusion.check_every_subset, checks.check_gradients):
+        check(subject)
+
+
+def test_an_unknown_activation():
+    with pytest.raises(ConfigError, match="fusion.activation='tan' is unknown. Did you mean 'tanh'?"):
+        LowRank(activation="tan").init({}, encodings(a=drawn(2, 3)), train=False)
