@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -190,8 +190,10 @@ def _constant(value: float, step: Any) -> jax.Array:
 EVAL_KEYS = ("every", "split", "final", "data")
 
 
-def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None) -> Parts:
+def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None, devices: Sequence[jax.Device] | None = None) -> Parts:
     """The parts that a config describes; `data`, where what it says of them was built before.
+
+    Its mesh is of all devices, or of some `devices`.
 
     Raises:
         ConfigError: a name that does not resolve, an unknown or missing key (with the nearest known one), values that
@@ -210,7 +212,7 @@ def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None)
     check_init_from(config["init_from"], workdir)
     check_call(Data, config["data"], "data", provided=("seed", "workdir", "path"))
     data = data or Data(**config["data"], seed=config["seed"], workdir=workdir)
-    mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh", provided=("devices",)))
+    mesh = make_mesh(**check_call(make_mesh, config["mesh"], "mesh", provided=("devices",)), devices=devices)
     model = build("models", config["model"], "model")
     if config.get("adapt"):
         if not isinstance(model, ModuleModel):
