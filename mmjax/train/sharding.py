@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax.config import ConfigError, check_call
@@ -77,7 +78,12 @@ def make_mesh(
         others = rest // max(sizes["data"], 1)
         fit = f"data={count // others}" if count % others == 0 else f"sizes whose product is {count}"
         raise ConfigError(f"mesh: {told} does not multiply out to the {count} devices that there are: take {fit}.")
-    return jax.make_mesh(tuple(whole), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=devices)
+    types = (AxisType.Auto,) * len(MESH_AXES)
+    try:
+        return jax.make_mesh(tuple(whole), MESH_AXES, types, devices=devices)
+    except NotImplementedError:  # the sides of a TPU's torus do not multiply to these sizes: an axis takes a part of one
+        split = mesh_utils.create_device_mesh(tuple(whole), devices, allow_split_physical_axes=True)
+        return Mesh(split, MESH_AXES, axis_types=types)
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:

@@ -154,6 +154,20 @@ def make_step(
     return step
 
 
+def make_loss(
+    model: Model, objectives: Mapping[str, Weighted], optimizer: Optimizer, batch_pp: BatchPP = PLAIN
+) -> Callable[[Any, State, Batch], Array]:
+    """`loss(trained, state, batch)`, which a step differentiates by the trained parameters, of a batch (or micro-batch) in one piece."""
+
+    def loss(trained: Any, state: State, batch: Batch) -> Array:
+        key = jax.random.fold_in(state.key, state.step)
+        params, batch = merge(trained, optimizer.split(state.params)[1]), batch_pp(batch, state.fitted, key)
+        losses, _ = _losses(model.apply, objectives, params, state.stats, state.aux, state.step, key, batch, True)
+        return _metrics(losses, objectives, state.step)["loss"]
+
+    return loss
+
+
 def _plain(apply, objectives, optimizer, state: State, trained, frozen, key, batch):
     """The gradient of the whole batch at once."""
 
