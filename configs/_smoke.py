@@ -15,7 +15,7 @@ def shrink(c, width=32, size=32, patch=16, length=8, vocab=512):
     c.model.encoders.text.vocab = vocab
     c.model.encoders.image.patch, c.model.width = patch, width
     for encoder in c.model.encoders.values():
-        encoder.update(width=width, depth=1, heads=2, mlp_ratio=4.0, remat=False)
+        encoder.update(width=width, depth=1, heads=2, mlp_ratio=4.0)
     c.optimizer.update(lr=1e-3, warmup=1)
     del c.evals.loss
     if "init_from" in c:

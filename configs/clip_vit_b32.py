@@ -18,7 +18,7 @@ from configs._smoke import shrink
 from mmjax.config import parse_arg
 
 
-def get_config(arg="", image="clip-B/32", text="clip-B", width=512, lr=5e-4, remat=False):
+def get_config(arg="", image="clip-B/32", text="clip-B", width=512, lr=5e-4, remat=None):
     """`image` and `text` are sizes of the towers and `width` that of the space between them, as in table 20."""
     arg = parse_arg(arg, smoke=False, seed=0, data="/data/laion400m/{00000..41407}.tar")
     c = ConfigDict()
@@ -42,10 +42,12 @@ def get_config(arg="", image="clip-B/32", text="clip-B", width=512, lr=5e-4, rem
         name="aligner",
         width=width,
         encoders=dict(
-            image=dict(name="vit", variant=image, dtype="bfloat16", remat=remat),
-            text=dict(name="text_transformer", variant=text, vocab=vocab, dtype="bfloat16", remat=remat),
+            image=dict(name="vit", variant=image, dtype="bfloat16"),
+            text=dict(name="text_transformer", variant=text, vocab=vocab, dtype="bfloat16"),
         ),
     )
+    if remat and not arg.smoke:
+        c.model.encoders.image.remat = c.model.encoders.text.remat = remat
     c.objectives = dict(
         contrastive=dict(
             name="contrastive",

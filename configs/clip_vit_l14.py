@@ -12,4 +12,4 @@ from configs.clip_vit_b32 import get_config as clip
 
 
 def get_config(arg=""):
-    return clip(arg, image="clip-L/14", text="clip-L", width=768, lr=4e-4, remat=True)
+    return clip(arg, image="clip-L/14", text="clip-L", width=768, lr=4e-4, remat="full")

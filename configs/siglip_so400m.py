@@ -12,4 +12,4 @@ from configs.siglip_vit_b16 import get_config as siglip
 
 
 def get_config(arg=""):
-    return siglip(arg, image="So400m/14", text="So400m", width=1152, remat=True)
+    return siglip(arg, image="So400m/14", text="So400m", width=1152, remat="full")

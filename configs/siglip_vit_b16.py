@@ -19,7 +19,7 @@ from configs._smoke import shrink
 from mmjax.config import parse_arg
 
 
-def get_config(arg="", image="B/16", text="B", width=768, remat=False):
+def get_config(arg="", image="B/16", text="B", width=768, remat=None):
     """`image` and `text` are sizes of the towers, and `width` is theirs: images have no projection."""
     arg = parse_arg(arg, smoke=False, seed=0, data="/data/my_pairs/{00000..99999}.tar")
     c = ConfigDict()
@@ -44,10 +44,12 @@ def get_config(arg="", image="B/16", text="B", width=768, remat=False):
         width=width,
         projection=dict(image="none", text="affine"),
         encoders=dict(
-            image=dict(name="vit", variant=image, pool="attention", dtype="bfloat16", remat=remat),
-            text=dict(name="text_transformer", variant=text, vocab=vocab, causal=False, pool="end", dtype="bfloat16", remat=remat),
+            image=dict(name="vit", variant=image, pool="attention", dtype="bfloat16"),
+            text=dict(name="text_transformer", variant=text, vocab=vocab, causal=False, pool="end", dtype="bfloat16"),
         ),
     )
+    if remat and not arg.smoke:
+        c.model.encoders.image.remat = c.model.encoders.text.remat = remat
     c.objectives = dict(
         contrastive=dict(
             name="contrastive",
