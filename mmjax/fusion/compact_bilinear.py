@@ -33,7 +33,7 @@ def hashes(name: str, inputs: int, width: int, seed: int) -> tuple[Int[np.ndarra
     By numpy's old generator, whose stream is the same in all versions: what a head has learned to read depends on it.
     """
     drawn = np.random.RandomState([seed, zlib.crc32(name.encode())])
-    return drawn.randint(0, width, inputs), drawn.choice(np.float32([-1, 1]), inputs)
+    return drawn.randint(0, width, inputs), drawn.choice(np.array([-1, 1], np.float32), inputs)
 
 
 def sketch(
