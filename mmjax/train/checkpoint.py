@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mmjax.config import CheckpointError, ConfigError, nearest
 from mmjax.contract import State
 
+SHARED_FROM = 2**20  # bytes a device
 ITEMS = ("params", "stats", "aux", "opt", "ema", "fitted")
 
 
@@ -42,6 +43,9 @@ class Checkpoints:
             policies.append(
                 policy.BestN(get_metric_fn=lambda m: m["best"], reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False)
             )
+        # Of arrays that every device has whole each device writes a part, which takes a program to cut it out: only of large ones.
+        handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SHARED_FROM)
+        ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
         self._sign = 1 if best_mode == "max" else -1
         self._ocp = ocp
         self._manager = ocp.CheckpointManager(

@@ -72,7 +72,13 @@ def last_parameters(workdir):
     return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
-QUIET = {"evals": {}, "steps": 40, "data__batch_pp": {"image": "normalise"}, "data__modality_dropout": 0.1}
+QUIET = {
+    "evals": {},
+    "steps": 40,
+    "checkpoint": {"every": 5, "best": None},
+    "data__batch_pp": {"image": "normalise"},
+    "data__modality_dropout": 0.1,
+}
 
 
 @pytest.fixture(scope="module")
