@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import absl.logging
 from absl import app, flags
 
 from mmjax.config import UserError
+from mmjax.train import supervisor
+from mmjax.train.cluster import Cluster, find
 
 FLAGS = flags.FLAGS
 sys.path.append(os.getcwd())  # a config may name a class of the folder that the command is given in
@@ -33,6 +36,15 @@ def define_config() -> None:
 def define_workdir() -> None:
     """--workdir DIR."""
     flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs, results and report. An interrupted run goes on from it.")
+
+
+def define_processes() -> None:
+    """--coordinator, --processes and --process, where nothing else tells of several hosts; and how long they wait for each other."""
+    flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT where process 0 listens. Slurm, MPI and TPUs tell it.")
+    flags.DEFINE_integer("processes", None, "How many processes there are; 1 is alone, whatever Slurm, MPI or TPUs tell.")
+    flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+    flags.DEFINE_integer("initialization_timeout", 300, "Seconds in which all processes have to be there.", lower_bound=1)
+    flags.DEFINE_integer("heartbeat_timeout", 100, "Seconds after which a process that is not heard of is lost.", lower_bound=1)
 
 
 def required(*names: str) -> None:
@@ -57,7 +69,6 @@ def run(main: Callable[..., None], commands: Sequence[str] = (), operand: str = 
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     absl.logging.set_verbosity(absl.logging.WARNING)  # orbax tells of every file
-    cache()
 
     def guarded(arguments: list[str]) -> None:
         try:
@@ -68,15 +79,54 @@ def run(main: Callable[..., None], commands: Sequence[str] = (), operand: str = 
                 raise UserError(f"The command should be one of {', '.join(commands)}, not {' '.join(expected) or 'nothing'}. See --help.")
             if surplus := arguments[1 + len(expected) :]:
                 raise UserError(f"Unexpected argument {surplus[0]!r}. See --help.")
-            main(*expected)
+            if cluster := _cluster():
+                _one_of(cluster, main, *expected)
+            else:
+                cache()
+                main(*expected)
         except UserError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            sys.exit(143 if type(error).__name__ == "Interrupted" else 2)
+            sys.exit(_status(error))
 
     for name in ("config", "config_file", "workdir"):  # --help shows those that the script itself defines; these are defined here
         if name in FLAGS:
             FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
     app.run(guarded, flags_parser=_parsed)
+
+
+def _status(error: UserError) -> int:
+    return supervisor.INTERRUPTED if type(error).__name__ == "Interrupted" else 2
+
+
+def _cluster() -> Cluster | None:
+    """The processes of which this is one, where the script knows of several."""
+    if "coordinator" not in FLAGS:
+        return None
+    return find(os.environ, FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+
+
+def _one_of(cluster: Cluster, main: Callable[..., None], *arguments: str) -> None:
+    """Runs `main` with the other processes, in a child of this one; what goes wrong in any of them ends all."""
+    required("workdir")
+    if not supervisor.is_child():
+        sys.exit(supervisor.supervise(cluster, Path(FLAGS.workdir)))
+    from mmjax.train import distributed
+
+    distributed.join(cluster, FLAGS.initialization_timeout, FLAGS.heartbeat_timeout)
+    cache(Path(FLAGS.workdir) / ".cache")
+    status = 0
+    try:
+        main(*arguments)
+    except UserError as error:
+        status, why = _status(error), f"{type(error).__name__}: {error}"
+        print(why, file=sys.stderr)
+        if status != supervisor.INTERRUPTED:  # which all of them are
+            distributed.fail(why, status)
+    except Exception as error:
+        traceback.print_exc()
+        distributed.fail(f"{type(error).__name__}: {error}", 1)
+    distributed.leave()
+    sys.exit(status)
 
 
 def _parsed(arguments: list[str]) -> list[str]:
@@ -88,13 +138,16 @@ def _parsed(arguments: list[str]) -> list[str]:
         sys.exit(2)
 
 
-def cache() -> None:
-    """Compiled programs are kept between runs, in $MMJAX_CACHE or ~/.cache/mmjax; empty switches it off."""
+def cache(folder: Path | None = None) -> None:
+    """Compiled programs are kept between runs, in $MMJAX_CACHE or ~/.cache/mmjax; empty switches it off.
+
+    Several processes have to find the same there, since they compile together: `folder`, in their run's.
+    """
     import jax
 
-    folder = os.environ.get("MMJAX_CACHE", str(Path.home() / ".cache" / "mmjax"))
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder) / "xla"))
+    chosen = os.environ.get("MMJAX_CACHE", folder or Path.home() / ".cache" / "mmjax")
+    if chosen:
+        jax.config.update("jax_compilation_cache_dir", str(Path(chosen) / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

@@ -1,8 +1,8 @@
 """source -> pp -> batches on the mesh: deterministic, split between hosts, resumable at any step.
 
 The order is a seeded global permutation an epoch (of every part of its own, where the source has strata: `order.py`);
-step s takes rows s * B to (s + 1) * B of it and every process loads its contiguous part, so the global batches are the
-same whatever the number of processes and the position is s alone.
+step s takes rows s * B to (s + 1) * B of it and every process loads those that its devices hold, so the global batches are
+the same whatever the number of processes and the position is s alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mmjax.data.examples import Examples, Source, Spec, Unreadable, field, has, 
 from mmjax.data.order import Order, balanced
 from mmjax.data.pp.builder import Pipeline, parse
 from mmjax.data.tokenizers import Tokenizer, make_tokenizer
+from mmjax.ops.processes import gathered, seen
 
 ENDLESS = 2**40  # steps
 FITTED_ON = 10_000  # examples, where there are more
@@ -186,6 +187,20 @@ class Data:
                     self._tokenizer.save(self.workdir / "tokenizer.json")
         return self._tokenizer
 
+    def open_tokenizer(self) -> None:
+        """Makes the tokenizer or reads it; of several processes the first makes it, and the others read what it has stored."""
+        if jax.process_index() == 0:
+            _ = self.tokenizer
+        gathered("tokenizer")
+        if self.workdir:
+            seen(lambda: self._stored_tokenizer is not None, self.workdir / "tokenizer.json")
+        _ = self.tokenizer
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What each split that is open is, by its source."""
+        return {split: source.fingerprint for split, source in self._sources.items()}
+
     @property
     def _stored_tokenizer(self) -> Path | None:
         """The run folder's, if it has one."""
@@ -239,11 +254,16 @@ class Data:
 
     @property
     def unreadable(self) -> dict[str, int]:
-        """How many items of each split could not be read so far."""
-        counts: dict[str, set[int]] = {}
+        """How many items of each split could not be read so far, by this process."""
+        return {split: len(items) for split, items in self.unreadable_items.items()}
+
+    @property
+    def unreadable_items(self) -> dict[str, list[int]]:
+        """The items of each split that could not be read so far, by this process."""
+        found: dict[str, set[int]] = {}
         for examples in self._examples.values():
-            counts.setdefault(examples.split, set()).update(examples.unreadable)
-        return {split: len(items) for split, items in counts.items()}
+            found.setdefault(examples.split, set()).update(examples.unreadable)
+        return {split: sorted(items) for split, items in found.items()}
 
     def fitted(self, mesh: Mesh) -> dict[str, Any]:
         """What the operations on the device fit: on the training examples without augmentation, or 10,000 drawn by the seed.
@@ -291,7 +311,8 @@ class Data:
             assert self._encode is not None
             examples = self.examples(split, {stream: self.pp[stream]})
             place = self._place(split, stream)
-            if place and (found := stored.load(place)):
+            found = stored.load(place) if place else None
+            if all(gathered("encoded", found is not None)) and found:  # what one process reads and another makes, none would
                 self._encoded[split, stream] = found.arrays
                 examples.unreadable.update(found.unreadable)
                 return found.arrays
@@ -300,7 +321,9 @@ class Data:
                 for name, value in self._encode(stream, batch).items():
                     parts.setdefault(name, []).append(value)
             self._encoded[split, stream] = {n: np.concatenate(jax.device_get(values))[: len(examples)] for n, values in parts.items()}
-            if place:
+            for told in gathered("unreadable", examples.unreadable):  # each process has read its own rows
+                examples.unreadable.update({int(item): why for item, why in told.items()})
+            if place and jax.process_index() == 0:
                 stored.save(place, self._encoded[split, stream], examples.unreadable)
         return self._encoded[split, stream]
 
@@ -318,13 +341,13 @@ class Data:
         self.open(["train"])
         examples = self._read(mesh, "train", self.pp, train=True)
         size = self.batch_size
-        mine = _process_rows(size)
+        mine = _process_rows(mesh, size)
 
         arranged, strata = self._balanced(examples.source)
         order = Order(strata, self.seed)
 
         def load(step: int) -> dict[str, np.ndarray]:
-            rows, epochs = order(step * size + np.array(mine))
+            rows, epochs = order(step * size + mine)
             rows = rows if arranged is None else arranged[rows]
             return examples.collate([examples.read_next(int(row), int(epoch)) for row, epoch in zip(rows, epochs, strict=True)])
 
@@ -365,7 +388,7 @@ class Data:
         import grain
 
         size = self.batch_size
-        mine = _process_rows(size)
+        mine = _process_rows(mesh, size)
 
         def read(place: int) -> dict[str, Any] | None:
             try:
@@ -374,7 +397,7 @@ class Data:
                 return None
 
         def load(step: int) -> dict[str, np.ndarray]:
-            rows = [read(step * size + row) for row in mine]
+            rows = [read(step * size + int(row)) for row in mine]
             return {**examples.collate(rows), MASK: np.array([r is not None for r in rows])}
 
         steps = -(-len(order) // size)
@@ -390,11 +413,14 @@ class Data:
     def _placed(self, batches: Iterator[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
         sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
         alone = jax.process_count() == 1  # a third of the time, where there is nothing to put together
-        place = partial(jax.device_put, device=sharding) if alone else partial(jax.make_array_from_process_local_data, sharding)
         ahead: deque = deque()
+
+        def place(x: np.ndarray) -> jax.Array:
+            return jax.make_array_from_process_local_data(sharding, x, (self.batch_size, *x.shape[1:]))
+
         try:
             for batch in batches:
-                ahead.append(place(batch) if alone else jax.tree.map(place, batch))
+                ahead.append(jax.device_put(batch, sharding) if alone else jax.tree.map(place, batch))
                 if len(ahead) > self.prefetch:
                     yield ahead.popleft()
         except UserError as error:  # grain adds lines about itself to what is raised in its threads
@@ -463,9 +489,10 @@ def _sampled(count: int, sample: int | None, seed: int) -> Sequence[int]:
     return np.sort(np.random.default_rng(seed).choice(count, sample, replace=False)).tolist()
 
 
-def _process_rows(size: int) -> range:
-    processes = jax.process_count()
-    if size % processes:
-        raise ConfigError(f"data.batch_size={size} does not split between {processes} processes.")
-    local = size // processes
-    return range(jax.process_index() * local, (jax.process_index() + 1) * local)
+def _process_rows(mesh: Mesh, size: int) -> np.ndarray:
+    """The rows of a batch that lie on this process's devices, whatever the order of devices in the mesh."""
+    if jax.process_count() == 1:
+        return np.arange(size)
+    sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    here = {index[0].indices(size)[:2] for index in sharding.addressable_devices_indices_map((size,)).values() if index}
+    return np.concatenate([np.arange(*rows) for rows in sorted(here)])

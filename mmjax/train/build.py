@@ -52,6 +52,11 @@ class Parts(NamedTuple):
             except UserError as error:
                 raise type(error)(f"evals.{name}: {error}") from error
 
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Of all data that is open, {"data": {split: fingerprint}, "evals.<name>": {...}}."""
+        others = {f"evals.{name}": when["data"] for name, (_, when) in self.evals.items() if when["data"] is not self.data}
+        return {place: data.fingerprints for place, data in {"data": self.data, **others}.items()}
+
     def step(self, shapes: State) -> Any:
         """The jitted training step; the state stays where `shapes` says, in the memory it had."""
         step = make_step(self.model, self.objectives, self.optimizer, self.data.batch_pp)
@@ -129,6 +134,8 @@ class Parts(NamedTuple):
         given = jax.tree.map(jnp.copy, ({"params": state.params["model"], **state.stats}, state.fitted))  # a step takes the state's memory
         fn = jax.jit(self._encode, static_argnames="stream", out_shardings=NamedSharding(self.mesh, PartitionSpec()))
 
+        whole = jax.jit(lambda x: x, out_shardings=NamedSharding(self.mesh, PartitionSpec()))
+
         def made_of(stream: str) -> str:
             variables, fitted = given
             name, batch_pp = model.part(stream), self.config["data"].get("batch_pp") or {}
@@ -136,7 +143,7 @@ class Parts(NamedTuple):
             told = [self.config["model"]["encoders"][name], batch_pp.get(stream)]
             found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
             for path, leaf in sorted(paths(own).items()):
-                found.update(path.encode() + np.asarray(jax.device_get(leaf)).tobytes())
+                found.update(path.encode() + np.asarray(jax.device_get(whole(leaf))).tobytes())
             return found.hexdigest()
 
         self.data.encode(lambda stream, batch: fn(*given, batch, stream=stream), made_of)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from mmjax.config import CheckpointError, ConfigError, nearest
 from mmjax.contract import State
+from mmjax.ops.processes import gathered, placed, seen
 
 SHARED_FROM = 2**20  # bytes a device
 ITEMS = ("params", "stats", "aux", "opt", "ema", "fitted")
@@ -61,6 +62,8 @@ class Checkpoints:
                 step_prefix="step",
             ),
         )
+        # The loop asks the preemption service of every step. A thread of orbax's would ask of older ones, and confuse it.
+        self._manager.reached_preemption = lambda step: False
 
     @property
     def steps(self) -> list[int]:
@@ -71,6 +74,13 @@ class Checkpoints:
     def latest(self) -> int | None:
         """The newest step."""
         return max(self.steps, default=None)
+
+    def shared(self, step: int | None) -> int | None:
+        """The step that process 0 means, which this process then sees, too."""
+        step = gathered("step", step)[0]
+        if step is not None and step not in self.steps and jax.process_count() > 1:
+            seen(lambda: self._manager.reload() or step in self.steps, f"step {step} in {self.directory}")
+        return step
 
     @property
     def best_step(self) -> int | None:
@@ -128,9 +138,8 @@ class Checkpoints:
         except Exception as error:
             raise self._unreadable(step, error) from error
         meta = self.meta(step)
-        key = jax.random.wrap_key_data(jnp.asarray(meta["key"], jnp.uint32))
-        key = jax.device_put(key, shapes.key.sharding)
-        at = jax.device_put(jnp.int32(step), shapes.step.sharding)
+        key = jax.random.wrap_key_data(placed(np.array(meta["key"], np.uint32), shapes.key.sharding))
+        at = placed(np.array(step, np.int32), shapes.step.sharding)
         return shapes._replace(step=at, key=key, **{name: items[name] for name in wanted})
 
     def items(self, step: int) -> set[str]:

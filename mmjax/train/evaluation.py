@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 
-from mmjax.config import CheckpointError, UserError
+from mmjax.config import CheckpointError, DataError, UserError
 from mmjax.contract import Artifact, State, Table, save_artifact, write_atomic
 from mmjax.data.loader import Data, SplitView
+from mmjax.ops.processes import gathered
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.checkpoint import Checkpoints
+from mmjax.train.distributed import agree_on_data, agree_to_begin
 from mmjax.train.optim import count
 from mmjax.train.run import read_config
 from mmjax.train.step import Functions
@@ -61,8 +63,7 @@ def final_evaluation(parts: Parts, fns: Functions, state: State, workdir: Path, 
         numbers, found = evaluate(parts, fns, state, step=step, splits=splits, details=True)
         results |= numbers
         artifacts |= found
-    for prefix, data, _ in _read(parts):
-        results |= {f"{prefix}/{split}/unreadable": count for split, count in data.unreadable.items()}
+    results |= {f"{place}/unreadable": count for place, count in unreadable(parts).items()}
     results |= {
         "parameters": count(state.params["model"]),
         "parameters_trained": count(parts.optimizer.split(state.params)[0].get("model", {})),
@@ -83,6 +84,26 @@ def _read(parts: Parts) -> Iterator[tuple[str, Data, str]]:
             yield f"data/{name}", when["data"], split
 
 
+def unreadable(parts: Parts) -> dict[str, int]:
+    """How many items of each split, "data/train", could not be read so far; of several processes each has read its own rows.
+
+    Raises:
+        DataError: together they are too many, though no process has met as many.
+    """
+    every = gathered("unreadable", {prefix: data.unreadable_items for prefix, data, _ in _read(parts)})
+    found = {}
+    for prefix, data, _ in _read(parts):
+        for split in every[0][prefix]:
+            items = {item for one in every for item in one[prefix].get(split, ())}
+            found[f"{prefix}/{split}"] = len(items)
+            if len(every) > 1 and len(items) > max(1, data.max_unreadable * len(data.source(split))):
+                raise DataError(
+                    f"{len(items)} items of the {split} split are unreadable, more than data.max_unreadable={data.max_unreadable:g} of "
+                    f"its {len(data.source(split))}. The log of each process names those that it read."
+                )
+    return found
+
+
 def _described(parts: Parts) -> Iterator[tuple[str, Artifact]]:
     """What the sources say of themselves, each once; a text becomes a table of one cell."""
     told: list[Any] = []
@@ -98,8 +119,11 @@ def _described(parts: Parts) -> Iterator[tuple[str, Artifact]]:
 def evaluate_run(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
     """Evaluates a checkpoint of a run: the one at `step`, or the best (the newest where no metric was kept)."""
     workdir = Path(workdir)
+    agree_to_begin(read_config(workdir))
     parts = parts_of(read_config(workdir), workdir)
     config = parts.config
+    parts.open_data()
+    agree_on_data(parts.fingerprints())
     with jax.set_mesh(parts.mesh), closing(Checkpoints(workdir / "checkpoints", **config["checkpoint"], read_only=True)) as checkpoints:
         step = checkpoints.best_step if step is None else step
         if step is None:

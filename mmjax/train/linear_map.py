@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from mmjax.config import ConfigError, DataError, nearest
 from mmjax.contract import State, present
+from mmjax.ops.processes import placed
 
 if TYPE_CHECKING:
     from mmjax.train.build import Parts
@@ -107,7 +108,7 @@ class LinearMap:
         for name, (kernel, bias) in zip(parts_of_pair, self.solve(x, y, width), strict=True):
             old = model[name]
             model[name] = {
-                k: jax.device_put(jnp.asarray(new, old[k].dtype), old[k].sharding) for k, new in (("kernel", kernel), ("bias", bias))
+                k: placed(np.asarray(new, old[k].dtype), old[k].sharding) for k, new in (("kernel", kernel), ("bias", bias))
             }
         ema = state.ema
         if ema:

@@ -144,7 +144,7 @@ class RunLog:
 
     def trace(self, step: int) -> None:
         """Starts and stops the profiler where `profile` asks for it."""
-        if self.profile and step == self.profile[0]:
+        if self.profile and self.writes and step == self.profile[0]:
             jax.profiler.start_trace(str(self.folder / "profile"))
             self._tracing = True
         elif self.profile and step >= self.profile[1]:

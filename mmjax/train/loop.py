@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from mmjax.config import CheckpointError, ConfigError, UserError
+from mmjax.config import CheckpointError, UserError
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.checkpoint import Checkpoints
-from mmjax.train.evaluation import check_evaluators, evaluate, final_evaluation
+from mmjax.train.distributed import agree_on_data, agree_to_begin
+from mmjax.train.evaluation import check_evaluators, evaluate, final_evaluation, unreadable
 from mmjax.train.logging import RunLog
 from mmjax.train.optim import count
 from mmjax.train.pretrained import load_parts, with_parts
@@ -35,18 +36,20 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
         CheckpointError: a checkpoint could not be written or does not fit; the last good one is untouched.
         TrainingError: the loss is not finite; the last good checkpoint is untouched.
         Interrupted: SIGTERM or Ctrl-C; the state is saved.
+        ProcessError: several processes, which all call this, differ in what they would do.
     """
     workdir = Path(workdir)
-    if jax.process_count() > 1:
-        raise ConfigError("Training runs in one process, over all the devices of its machine; several processes are not supported yet.")
+    agree_to_begin(config)
     parts = parts_of(config, workdir)
     config = parts.config
     parts.open_data()
+    agree_on_data(parts.fingerprints())
     with (
         closing(RunFolder(workdir, config)),
         jax.set_mesh(parts.mesh),
         closing(Checkpoints(workdir / "checkpoints", **config["checkpoint"])) as checkpoints,
     ):
+        parts.data.open_tokenizer()
         shapes = parts.state_shapes()
         check_evaluators(parts)
         step_fn, fns = parts.step(shapes), parts.functions()
@@ -57,7 +60,7 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
         batches = parts.data.train_batches(parts.mesh, start)
         with (
             closing(RunLog(workdir, config["steps"], parts.data.batch_size, start, meta, **config["log"])) as log,
-            interruptions() as asked,
+            interruptions() as interrupted,
         ):
             log.say(_summary(parts, shapes, start))
             for step in range(start + 1, config["steps"] + 1):
@@ -67,12 +70,14 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
                 if due := _due_evals(parts, step):
                     log.flush()
                     measured = measure(parts, fns, state, step, due, log)
-                if asked or _due(step, checkpoints.every, config["steps"]):
+                stop = interrupted(step)
+                if stop or _due(step, checkpoints.every, config["steps"]):
                     log.flush()  # a step whose loss is not finite is never saved
                     checkpoints.save(state, {"data": parts.data.fingerprint, **log.timings()}, measured)
-                if asked:
+                    unreadable(parts)  # in time also where each process has read but its share
+                if stop:
                     checkpoints.wait()
-                    raise Interrupted(f"Stopped by {asked[0]} after step {step}, which is saved. The same command goes on from there.")
+                    raise Interrupted(f"Stopped by {stop} after step {step}, which is saved. The same command goes on from there.")
             log.flush()
             checkpoints.wait()
             best = checkpoints.best_step
@@ -83,7 +88,7 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
 
 def restore_or_init(parts: Parts, checkpoints: Checkpoints, shapes: Any) -> tuple[Any, int, dict[str, Any]]:
     """The newest checkpoint's state, or a new one, with what `init_from` names; the step it stands at; and what was noted with it."""
-    latest = checkpoints.latest
+    latest = checkpoints.shared(checkpoints.latest)
     if latest is None:
         pretrained = load_parts(parts, shapes)
         state = parts.init(shapes, next(parts.data.train_batches(parts.mesh)))
@@ -107,8 +112,17 @@ def measure(parts: Parts, fns: Any, state: Any, step: int, due: dict[str, str], 
 
 
 @contextmanager
-def interruptions() -> Iterator[list[str]]:
-    """Collects the names of SIGTERM and SIGINT instead of dying of them; a second Ctrl-C dies of it."""
+def interruptions() -> Iterator[Callable[[int], str | None]]:
+    """What tells, after each step, by which signal the run is asked to end.
+
+    Of a single process: SIGTERM and SIGINT, of which it does not die then; of a second Ctrl-C it does. Of several processes:
+    SIGTERM at any of them, which JAX's preemption service tells all of them of, and the step that they all stop after.
+    """
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+        yield lambda step: "SIGTERM" if reached_preemption_sync_point(step) else None
+        return
     asked: list[str] = []
 
     def note(number, frame):
@@ -121,7 +135,7 @@ def interruptions() -> Iterator[list[str]]:
     except ValueError:  # not the main thread: signals are somebody else's business
         before = {}
     try:
-        yield asked
+        yield lambda step: asked[0] if asked else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

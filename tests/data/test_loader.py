@@ -7,11 +7,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import toy
 from mmjax.config import ConfigError, DataError
@@ -114,7 +115,7 @@ def test_processes_share_the_global_batch(monkeypatch, mesh, uninterrupted, proc
     parts = []
     for process in range(processes):
         rows = range(process * 16 // processes, (process + 1) * 16 // processes)
-        monkeypatch.setattr(loader, "_process_rows", lambda size, rows=rows: rows)
+        monkeypatch.setattr(loader, "_process_rows", lambda mesh, size, rows=rows: np.array(rows))
         data = toy_data()
         parts.append((taken(data.train_batches(mesh), STEPS + 1), list(data.eval_batches(mesh, "test"))))
     for whole, which in ((uninterrupted, 0), (evaluated, 1)):
@@ -124,15 +125,19 @@ def test_processes_share_the_global_batch(monkeypatch, mesh, uninterrupted, proc
         assert_same(joined, whole)
 
 
-def test_process_rows(monkeypatch):
+def test_a_process_reads_the_rows_of_its_devices_wherever_the_mesh_has_them(mesh, monkeypatch):
+    """Four processes of two devices each, which a mesh need not have in their order."""
+    devices = np.array(jax.devices())[[5, 0, 3, 6, 1, 4, 7, 2]]
+    scattered = Mesh(devices.reshape(mesh.devices.shape), mesh.axis_names)
+    everywhere = NamedSharding(scattered, PartitionSpec(BATCH_AXES)).devices_indices_map((24,))
     monkeypatch.setattr(jax, "process_count", lambda: 4)
     rows = []
     for process in range(4):
-        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        rows += loader._process_rows(24)
-    assert rows == list(range(24))
-    with pytest.raises(ConfigError, match="batch_size=22 does not split between 4 processes"):
-        loader._process_rows(22)
+        here = {device: index for device, index in everywhere.items() if device.id // 2 == process}
+        sharding = SimpleNamespace(addressable_devices_indices_map=lambda shape, here=here: here)
+        monkeypatch.setattr(loader, "NamedSharding", lambda mesh, spec, sharding=sharding: sharding)
+        rows.append(loader._process_rows(scattered, 24).tolist())
+    assert rows[0] == [3, 4, 5, 12, 13, 14] and sorted(sum(rows, [])) == list(range(24))
 
 
 def test_rows_lie_split_over_the_devices(mesh):
