@@ -19,7 +19,8 @@ import numpy as np
 from mmjax.config import ConfigError
 
 FOREVER = 7 * 24 * 3_600_000  # milliseconds; whoever fails or is lost in the meantime ends the others, too
-SEEN_WITHIN = float(os.environ.get("MMJAX_SEEN_WITHIN", 120))  # seconds in which what process 0 has written is seen by all: NFS may look for it but once a minute
+# Seconds in which all see what process 0 has written: NFS may look for a file but once a minute.
+SEEN_WITHIN = float(os.environ.get("MMJAX_SEEN_WITHIN", 120))
 _turns = itertools.count()
 
 
@@ -46,10 +47,10 @@ def gathered(what: str, value: Any = None) -> list[Any]:
 
 
 def seen(there: Callable[[], bool], what: Any) -> None:
-    """Waits until `there()`: what process 0 has written is not seen by the others at once.
+    """Waits until `there()`: not every file system shows at once what process 0 has written.
 
     Raises:
-        ConfigError: it is not for two minutes, so that the folder is another one.
+        ConfigError: it is not there after `SEEN_WITHIN`, so the folder is another one.
     """
     end = time.monotonic() + SEEN_WITHIN
     while not there():

@@ -19,6 +19,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,18 +66,13 @@ def join(cluster: Cluster, timeout: int, heartbeat: int) -> None:
         initialization_timeout=max(int(timeout - (time.monotonic() - begin)), 1),
         heartbeat_timeout_seconds=heartbeat,
     )
-    threading.Thread(target=_listen, daemon=True).start()
     global _heartbeat
     _heartbeat = heartbeat
+    threading.Thread(target=_listen, daemon=True).start()
 
 
-_heartbeat = 0  # seconds; 0 is not joined
-_ending = threading.Lock()
-
-
-def joined() -> bool:
-    """Whether this process has met others."""
-    return _heartbeat > 0
+_heartbeat = 0  # seconds
+_ending = threading.Lock()  # whoever has it ends this process, and nobody else
 
 
 def leave() -> None:
@@ -84,7 +80,7 @@ def leave() -> None:
     import jax
 
     gathered("end")
-    _ending.acquire()  # from here on nobody else ends this process
+    _ending.acquire()
     jax.distributed.shutdown()
 
 
@@ -143,20 +139,16 @@ def fail(why: str, status: int) -> NoReturn:
         print(f"Another process seems lost; it is clear within {_heartbeat} s. What was seen here: {why}", file=sys.stderr, flush=True)
         time.sleep(_heartbeat + 15)
     _ending.acquire()
-    try:
+    with suppress(Exception):  # somebody was first, or process 0 is gone
         client.key_value_set(FAILED, json.dumps({"process": process, "why": why, "status": status}))
-    except Exception:  # somebody was first, or process 0 is gone
-        pass
     _exit(status)
 
 
 def _exit(status: int) -> NoReturn:
     """Past jax's own end, which waits for processes that hang."""
     client, process = store()
-    try:
+    with suppress(Exception):  # some may hang, or be gone
         client.wait_at_barrier(f"{FAILED}/heard", LET_GO)
-    except Exception:
-        pass
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     if process == 0:
@@ -225,4 +217,3 @@ def agree_on_data(fingerprints: Mapping[str, Any]) -> None:
 
     devices = {"kind": jax.local_devices()[0].device_kind, "count": jax.local_device_count()}
     agree("data", {"devices": devices, "data": fingerprints})
-

@@ -107,9 +107,7 @@ class LinearMap:
         width = model[parts_of_pair[0]]["kernel"].shape[1]
         for name, (kernel, bias) in zip(parts_of_pair, self.solve(x, y, width), strict=True):
             old = model[name]
-            model[name] = {
-                k: placed(np.asarray(new, old[k].dtype), old[k].sharding) for k, new in (("kernel", kernel), ("bias", bias))
-            }
+            model[name] = {k: placed(np.asarray(new, old[k].dtype), old[k].sharding) for k, new in (("kernel", kernel), ("bias", bias))}
         ema = state.ema
         if ema:
             ema = {**ema, "model": {**ema["model"], **jax.tree.map(jnp.copy, {name: model[name] for name in parts_of_pair})}}

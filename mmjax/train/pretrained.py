@@ -26,7 +26,7 @@ from mmjax.contract import State
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.nn.adapters import NAME as ADAPTERS
 from mmjax.nn.adapters import Adapters
-from mmjax.ops.processes import placed
+from mmjax.ops import processes
 from mmjax.train.checkpoint import Checkpoints, mismatches, refuse
 from mmjax.train.optim import paths
 from mmjax.train.run import read_config
@@ -143,7 +143,7 @@ def from_weights(
     for name, tree in {"params": params, **stats}.items():
         found, wanted = weights.get(name, {}), paths(tree)
         problems += mismatches(name, {k: x.shape for k, x in found.items()}, {k: leaf.shape for k, leaf in wanted.items()})
-        arrays = {k: placed(found[k].astype(leaf.dtype), leaf.sharding) for k, leaf in wanted.items() if not problems}
+        arrays = {k: processes.placed(found[k].astype(leaf.dtype), leaf.sharding) for k, leaf in wanted.items() if not problems}
         placed[name] = unflatten_dict(arrays, sep="/")
     refuse(problems, f"{path}: the weights are of another architecture")
     return placed.pop("params"), placed

@@ -137,7 +137,7 @@ def test_a_process_reads_the_rows_of_its_devices_wherever_the_mesh_has_them(mesh
         sharding = SimpleNamespace(addressable_devices_indices_map=lambda shape, here=here: here)
         monkeypatch.setattr(loader, "NamedSharding", lambda mesh, spec, sharding=sharding: sharding)
         rows.append(loader._process_rows(scattered, 24).tolist())
-    assert rows[0] == [3, 4, 5, 12, 13, 14] and sorted(sum(rows, [])) == list(range(24))
+    assert rows[0] == [3, 4, 5, 12, 13, 14] and sorted(row for own in rows for row in own) == list(range(24))
 
 
 def test_rows_lie_split_over_the_devices(mesh):
