@@ -175,14 +175,18 @@ def together(place):
     """Two processes of four devices each, never interrupted."""
     workdir, rows = place / "together", place / "rows"
     rows.mkdir()
-    command = ["experiments/launch.py", "--processes=2", "--devices=4", "--", "experiments/train.py", f"--config={place}/toy_run.py:evals"]
-    env = environment(place, 2, XLA_FLAGS="", MMJAX_TEST_ROWS=str(rows))
-    done = subprocess.run(
-        [sys.executable, *command, "--workdir", str(workdir)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = launched(place, "train.py", f"--config={place}/toy_run.py:evals", f"--workdir={workdir}", MMJAX_TEST_ROWS=str(rows))
     (workdir / "output.txt").write_text(done.stdout)
     return workdir
+
+
+def launched(place, script, *arguments, **more):
+    """By `launch.py`, in two processes."""
+    command = [sys.executable, "experiments/launch.py", "--processes=2", "--devices=4", "--", f"experiments/{script}", *arguments]
+    env = environment(place, 2, XLA_FLAGS="", **more)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def test_two_processes_train_and_measure_what_one_does(alone, together):
@@ -219,15 +223,25 @@ def test_one_process_writes_and_all_of_them_are_told_apart(together):
     assert (together / "report.html").exists() and (together / "tokenizer.json").exists()
 
 
+def test_two_processes_evaluate_a_checkpoint_again(place, together):
+    before = json.loads((together / "results.json").read_text())
+    (together / "results.json").unlink()
+    told = launched(place, "evaluate.py", f"--workdir={together}").stdout
+    found = json.loads((together / "results.json").read_text())
+    timed = {name for name in before if name.startswith("time/")}
+    assert {k: v for k, v in found.items() if k not in timed} == {k: v for k, v in before.items() if k not in timed}
+    assert told.count(f"Step {STEPS}:") == 1
+
+
 def test_sigterm_at_one_process_stops_all_after_the_same_step_and_they_go_on_bit_for_bit(place, together):
     workdir = place / "interrupted"
-    processes = start(place, workdir, 2)
+    processes = start(place, workdir, 2, arguments=["--config.checkpoint.every=1000"])  # so what is saved is so for the signal
     wait_for_step(workdir, 4, processes)
     processes[1].send_signal(signal.SIGTERM)
     outputs, statuses = ended(processes)
     assert statuses == [143, 143], outputs
     steps = {re.search(r"Interrupted: Stopped by SIGTERM after step (\d+), which is saved", output)[1] for output in outputs}
-    assert steps == {str(latest(workdir))} and latest(workdir) < STEPS and latest(workdir) % 10, steps
+    assert steps == {str(latest(workdir))} and 4 < latest(workdir) < STEPS, steps
     outputs, statuses = ended(start(place, workdir, 2))
     assert statuses == [0, 0] and f"resuming at step {steps.pop()}" in outputs[0], outputs
     for a, b in zip(parameters(workdir), parameters(together), strict=True):
