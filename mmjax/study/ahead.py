@@ -78,11 +78,17 @@ def ambient(mesh: Mesh | AbstractMesh) -> AbstractContextManager:
     return jax.set_mesh(mesh) if isinstance(mesh, Mesh) else jax.sharding.use_abstract_mesh(mesh)
 
 
-def compiled(parts: Parts, options: Mapping[str, Any] | None = None) -> tuple[jax.stages.Compiled, State, Batch]:
-    """The training step, and the shapes of the state and of a batch, with how they lie on the mesh. `options` are the compiler's."""
+def compiled(parts: Parts) -> tuple[jax.stages.Compiled, State, Batch]:
+    """The training step, and the shapes of the state and of a batch, with how they lie on the mesh."""
+    step, shapes, batch = lowered(parts)
+    return step.compile(), shapes, batch
+
+
+def lowered(parts: Parts) -> tuple[jax.stages.Lowered, State, Batch]:
+    """The same before it is compiled."""
     with ambient(parts.mesh):
         shapes, batch = shapes_of(parts)
-        return parts.step(shapes).lower(shapes, batch).compile(compiler_options=dict(options or {})), shapes, batch
+        return parts.step(shapes).lower(shapes, batch), shapes, batch
 
 
 def shapes_of(parts: Parts) -> tuple[State, Batch]:

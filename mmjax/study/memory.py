@@ -13,7 +13,7 @@ import jax
 
 from mmjax.config import UserError, changed, plain, resolve
 from mmjax.contract import BATCH_AXES, State
-from mmjax.study.ahead import Batch, ambient, compiled, planned, shapes_of
+from mmjax.study.ahead import Batch, ambient, lowered, planned, shapes_of
 from mmjax.study.chips import Chip
 from mmjax.train.build import Parts
 from mmjax.train.step import make_loss
@@ -67,18 +67,17 @@ def size(tree: Any) -> int:
 
 
 def of_program(parts: Parts, options: dict[str, Any] | None = None) -> Needs:
-    """As the compiler for the devices of the mesh lays it out.
+    """As the compiler for the devices of the mesh lays it out; `options` are the compiler's.
 
     What the compiler adds to the arguments, such as filling up tiles, is among the `activations`.
 
     Raises:
         UserError: the compiler gives up, and does not say how much it would have needed.
     """
-    with ambient(parts.mesh):
-        state, batch = shapes_of(parts)
+    step, state, batch = lowered(parts)
     least = kept(parts, state, batch)
     try:
-        program = compiled(parts, options)[0]
+        program = step.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         wanted = exhausted(str(error))
         if wanted is None:

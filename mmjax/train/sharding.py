@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax.config import ConfigError, check_call
 from mmjax.contract import BATCH_AXES, MESH_AXES, State
@@ -86,7 +86,7 @@ def make_mesh(
         return Mesh(split, MESH_AXES, axis_types=types)
 
 
-def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
+def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int, accumulate: int = 1) -> None:
     """A batch has to split evenly over the devices (and micro-batches)."""
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES) * accumulate
     if batch_size % parts or batch_size < parts:
@@ -95,7 +95,7 @@ def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
         raise ConfigError(f"data.batch_size={batch_size} does not split over {into}: take {f'{down} or ' if down else ''}{up}.")
 
 
-def state_sharding(mesh: Mesh, shapes: State, rules: Rules | None = None, fsdp_min_size: int = 65_536) -> State:
+def state_sharding(mesh: Mesh | AbstractMesh, shapes: State, rules: Rules | None = None, fsdp_min_size: int = 65_536) -> State:
     """Where each array of a state lies: parameters by the first rule whose regex matches their whole path, what belongs to a
     parameter (moments, averages) as that does, all else over `fsdp`.
 
@@ -140,7 +140,7 @@ def _parsed(rules: Rules | None) -> list[tuple[re.Pattern, Place]]:
     return parsed
 
 
-def _spec(mesh: Mesh, path: str, shape: tuple[int, ...], place: Place, min_size: int) -> PartitionSpec:
+def _spec(mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...], place: Place, min_size: int) -> PartitionSpec:
     """What a rule means for one array."""
     axes: list[list[str]] = [[] for _ in shape]
     numbered = {axis: d for axis, d in place._asdict().items() if isinstance(d, int) and mesh.shape[axis] > 1}

@@ -1,7 +1,7 @@
 """Examples without any data, for what depends on shapes alone: how much memory a training step takes, for one.
 
-What operations make of an example has the same shape whatever its photograph, recording or text, as long as they begin with
-the file, or the text, itself.
+What operations make of an example has the same shape whatever its photograph, recording or text, if they begin with the file,
+or the text, itself, and make it one size.
 """
 
 from __future__ import annotations
@@ -31,17 +31,25 @@ def _audio() -> bytes:
 
 
 MADE = {"image": _image, "audio": _audio, "text": lambda: "a text", "label": lambda: 0}
+# How operations begin that take these, and those of which one makes the shape the same for all.
+FIRST = {"image": "decode", "audio": "decode"}
+SIZING = {
+    "image": ("resize", "central_crop", "random_crop", "random_resized_crop", "decode_random_resized_crop"),
+    "audio": ("crop_or_pad",),
+    "text": ("tokens",),
+    "label": ("index",),
+}
 
 
 def stands_in(stream: str, pp: str) -> bool:
-    """Whether what a stream's operations give has the shape that it has for any data.
+    """Whether what a stream's operations give has one shape whatever the data.
 
     Raises:
         ConfigError: as `parse`.
     """
     names = [name for name in parse(pp, stream, {"tokenizer": None, "classes": None}).names if name != "choose"]
-    first = {"image": "decode", "audio": "decode", "text": "", "label": "index"}.get(kind(stream))
-    return first is not None and bool(names) and names[0].startswith(first) and (kind(stream) != "text" or "tokens" in names)
+    of_kind = kind(stream)
+    return of_kind in MADE and names[:1] != [] and names[0].startswith(FIRST.get(of_kind, "")) and bool({*names} & {*SIZING[of_kind]})
 
 
 class StandIn:
