@@ -64,7 +64,7 @@ def _show(fit, asked, found, largest) -> None:
     table = Table("on each chip", "GiB")
     table.columns[1].justify = "right"
     for name, size in asked.needs._asdict().items():
-        if size:
+        if gib(size) != "0.00":
             table.add_row(WORDS[name], gib(size))
     table.add_section()
     table.add_row("peak", gib(asked.needs.peak), style="bold")
@@ -76,7 +76,7 @@ def _show(fit, asked, found, largest) -> None:
     else:
         console.print(f"It does not fit: {gib(-spare)} GiB too much.")
     if found:
-        console.print("What makes it fit, any of:")
+        console.print(f"What makes it fit, any of{' (estimated)' if fit.how == ESTIMATED else ''}:")
     for tried in found:
         words = " ".join(flags(tried.changes, tried.mesh if tried.mesh != fit.mesh else {}))
         console.print(f"  {words}   ({gib(tried.needs.peak)} GiB)")
@@ -88,7 +88,8 @@ def _show(fit, asked, found, largest) -> None:
     elif largest:
         console.print(f"No batch fits as it is, not even the smallest that the mesh divides, {largest[1]:,}.")
     if fit.compilations:
-        console.print(f"{fit.compilations} compilation{'s' if fit.compilations > 1 else ''}.")
+        how = "" if fit.full or fit.chip.platform != "tpu" else ", quick where it is not close (--full: all as training compiles)"
+        console.print(f"{fit.compilations} compilation{'s' if fit.compilations > 1 else ''}{how}.")
 
 
 def _plain(fit, asked, found, largest) -> dict:

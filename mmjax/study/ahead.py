@@ -106,12 +106,15 @@ def devices_of(chip: Chip, count: int) -> list[jax.Device]:
     """
     if chip.platform == "tpu":
         return _topology(chip, count)
-    there = [device for device in jax.devices() if device.platform == chip.platform and chip.kind in device.device_kind]
+    there = here(chip)
     if len(there) < count:
-        raise Unavailable(
-            f"For {count} {chip.name} a step is compiled on {'them' if count > 1 else 'it'}; here are {len(there) or 'none'}."
-        )
+        raise Unavailable(f"{count} x {chip.name}: GPUs are compiled for on as many of them, and here are {len(there) or 'none'}.")
     return there[:count]
+
+
+def here(chip: Chip) -> list[jax.Device]:
+    """Those of this machine that jax uses."""
+    return [device for device in jax.devices() if device.platform == chip.platform and chip.kind in device.device_kind]
 
 
 def _topology(chip: Chip, count: int) -> list[jax.Device]:

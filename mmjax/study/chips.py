@@ -43,7 +43,7 @@ class Chip(NamedTuple):
 # both directions together (400, 1,200 and 800 GB/s), the network's a pod of 256 (6.4 and 25.6 Tbit/s) or, v5p, a chip (50 Gbit/s).
 # `usable` is the limit in the messages of the compiler in libtpu 0.0.42.1.
 # GPUs, the SXM ones: NVIDIA's data sheets; bfloat16 at half of what they give with sparsity, NVLink's 900 GB/s in both directions;
-# the network is that of a DGX, 400 Gbit/s a GPU. `usable` is what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise: 75 %.
+# the network is that of a DGX, 400 Gbit/s a GPU. `usable` is what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise, 75 %.
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16", "16x16x24")
 CHIPS = {
@@ -53,7 +53,7 @@ CHIPS = {
         Chip("v5p", "tpu", "TPU v5", 95 * GIB, int(95.74 * GIB), 459e12, 2765e9, 6, 100e9, 6.25e9, 4, _CUBES),
         Chip("v6e", "tpu", "TPU v6 lite", 32 * GIB, int(31.25 * GIB), 918e12, 1638e9, 4, 100e9, 12.5e9, 8, _FLAT),
         Chip("h100", "gpu", "H100", 80 * GIB, 60 * GIB, 989.4e12, 3350e9, 1, 450e9, 50e9, 8),
-        Chip("h200", "gpu", "H200", 141 * 10**9, 141 * 10**9 * 3 // 4, 989.4e12, 4800e9, 1, 450e9, 50e9, 8),
+        Chip("h200", "gpu", "H200", 141 * GIB, 141 * GIB * 3 // 4, 989.4e12, 4800e9, 1, 450e9, 50e9, 8),
     )
 }
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mmjax.config import ConfigError, changed, nearest, plain
 from mmjax.contract import BATCH_AXES, MESH_AXES
 from mmjax.study import memory
-from mmjax.study.ahead import QUICK, Unavailable, devices_of, planned
+from mmjax.study.ahead import QUICK, Unavailable, devices_of, here, planned
 from mmjax.study.chips import GIB, Chip
 from mmjax.study.memory import Needs
 
@@ -84,7 +84,7 @@ class Fit:
 
 
 def mesh_of(text: str | None, config: Any, chip: Chip) -> dict[str, int]:
-    """ "data=8,fsdp=32" as sizes; or those of the config, where -1 is the rest of the chips of one host.
+    """ "data=8,fsdp=32" as sizes; or those of the config, where -1 is the rest of the chips that are here or, if none is, of one host.
 
     Raises:
         ConfigError: no such axis, no such size.
@@ -93,7 +93,8 @@ def mesh_of(text: str | None, config: Any, chip: Chip) -> dict[str, int]:
         sizes = {key: value for key, value in plain(config).get("mesh", {}).items() if key in MESH_AXES}
         sizes = {"data": -1, **sizes}
         rest = math.prod(size for size in sizes.values() if size != -1)
-        return {axis: max(chip.host // rest, 1) if size == -1 else size for axis, size in sizes.items()}
+        count = len(here(chip)) or chip.host
+        return {axis: max(count // rest, 1) if size == -1 else size for axis, size in sizes.items()}
     sizes = {}
     for part in text.split(","):
         axis, _, size = (word.strip() for word in part.partition("="))
