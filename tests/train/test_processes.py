@@ -26,7 +26,7 @@ from toy import toy_config
 
 ROOT = Path(__file__).parents[2]
 HEARTBEAT = 10  # seconds
-STEPS = 40
+STEPS = 50
 # A frozen encoder that runs once, an unreadable picture, a tokenizer that is trained, statistics that are fitted, draws: all that
 # processes have to do alike, or one for all of them. SGD, since Adam blows up the rounding of gradients that are zero but for it.
 CHANGES = {
