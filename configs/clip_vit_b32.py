@@ -38,16 +38,15 @@ def get_config(arg="", image="clip-B/32", text="clip-B", width=512, lr=5e-4, rem
         tokenizer=dict(name="bpe", vocab=vocab, sample=1_000_000),
         threads=32,
     )
+    more = dict(remat=remat) if remat and not arg.smoke else {}
     c.model = dict(
         name="aligner",
         width=width,
         encoders=dict(
-            image=dict(name="vit", variant=image, dtype="bfloat16"),
-            text=dict(name="text_transformer", variant=text, vocab=vocab, dtype="bfloat16"),
+            image=dict(name="vit", variant=image, dtype="bfloat16", **more),
+            text=dict(name="text_transformer", variant=text, vocab=vocab, dtype="bfloat16", **more),
         ),
     )
-    if remat and not arg.smoke:
-        c.model.encoders.image.remat = c.model.encoders.text.remat = remat
     c.objectives = dict(
         contrastive=dict(
             name="contrastive",

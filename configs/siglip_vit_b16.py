@@ -39,17 +39,16 @@ def get_config(arg="", image="B/16", text="B", width=768, remat=None):
         tokenizer=dict(name="bpe", vocab=vocab, sample=1_000_000),
         threads=32,
     )
+    more = dict(remat=remat) if remat and not arg.smoke else {}
     c.model = dict(
         name="aligner",
         width=width,
         projection=dict(image="none", text="affine"),
         encoders=dict(
-            image=dict(name="vit", variant=image, pool="attention", dtype="bfloat16"),
-            text=dict(name="text_transformer", variant=text, vocab=vocab, causal=False, pool="end", dtype="bfloat16"),
+            image=dict(name="vit", variant=image, pool="attention", dtype="bfloat16", **more),
+            text=dict(name="text_transformer", variant=text, vocab=vocab, causal=False, pool="end", dtype="bfloat16", **more),
         ),
     )
-    if remat and not arg.smoke:
-        c.model.encoders.image.remat = c.model.encoders.text.remat = remat
     c.objectives = dict(
         contrastive=dict(
             name="contrastive",

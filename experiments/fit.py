@@ -2,7 +2,7 @@
 
     python experiments/fit.py --config configs/clip_vit_b16.py --chip v5e --mesh data=8,fsdp=32 [--json fit.json]
 
-For TPUs (v5e, v5p, v6e) the training step is compiled ahead of time by libtpu, which needs no TPU: pip install 'mmjax[tpu]'.
+For TPUs (v5e, v5p, v6e) the training step is compiled ahead of time by libtpu, which needs no TPU: pip install -r requirements-tpu.txt.
 For GPUs (h100, h200) it is compiled on GPUs, as many as the mesh has. Where neither is there, the answer is an estimate from
 shapes, and says so. No data are read. Where training does not fit, changes of the config are compiled, too, until some do; those
 are shown as flags to copy, beside the largest batch that fits as it is. The exit status is 0 where it fits, else 1.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -219,8 +220,8 @@ class Transformer(nn.Module):
 
         def body(x, layer):
             params, key = layer
-            x = _tokens(block.apply({"params": params}, x, valid, train=train, rngs={} if key is None else {"dropout": key}))
-            return x, x
+            found: Any = block.apply({"params": params}, x, valid, train=train, rngs={} if key is None else {"dropout": key})
+            return (x := _tokens(found)), x
 
         body = rematerialised(body, self.remat, lift=partial(jax.checkpoint, prevent_cse=False))
         return jax.lax.scan(body, x, (jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers), keys))

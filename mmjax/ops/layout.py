@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import EllipsisType
 
 import jax
+from jax.core import Tracer
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Shaped
 
@@ -16,7 +17,7 @@ def constrained(x: Shaped[Array, "..."], *axes: str | tuple[str, ...] | Ellipsis
     otherwise guess: left alone it may split what a layer gives like that layer's parameters.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not isinstance(x, jax.core.Tracer):
+    if mesh.empty or not isinstance(x, Tracer):
         return x
 
     def known(axis):

@@ -23,7 +23,7 @@ from mmjax.study.chips import Chip
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.sharding import check_batch_size
 
-INSTALL = "pip install 'mmjax[tpu]'"
+INSTALL = "pip install -r requirements-tpu.txt"
 # XLA's options for a program that is compiled in a fifth of the time, more or less: products are computed as they are otherwise, but
 # nothing is planned ahead of them into the chip's own fast memory. It needs about as much of the large one.
 QUICK = {"exec_time_optimization_effort": -1.0}
@@ -45,7 +45,7 @@ def compiled_step(config: Any, chip: Chip, mesh: Mapping[str, int]) -> jax.stage
     return compiled(planned(config, mesh, devices_of(chip, math.prod(mesh.values()))))[0]
 
 
-def planned(config: Any, mesh: Mapping[str, int], devices: Sequence[jax.Device] | None) -> Parts:
+def planned(config: Any, mesh: Mapping[str, int], devices: Sequence[Any] | None) -> Parts:
     """The parts of a config on a mesh of `devices`, or of none, which is good for shapes alone.
 
     Where examples are made from files, others stand in for these: shapes are what the operations make them.
@@ -97,7 +97,7 @@ def shapes_of(parts: Parts) -> tuple[State, Batch]:
     return shapes, {name: x.update(sharding=rows) for name, x in parts.training_shapes(shapes).items()}
 
 
-def devices_of(chip: Chip, count: int) -> list[jax.Device]:
+def devices_of(chip: Chip, count: int) -> list[Any]:
     """So many devices to compile for.
 
     Raises:
@@ -112,12 +112,12 @@ def devices_of(chip: Chip, count: int) -> list[jax.Device]:
     return there[:count]
 
 
-def here(chip: Chip) -> list[jax.Device]:
+def here(chip: Chip) -> list[Any]:
     """Those of this machine that jax uses."""
     return [device for device in jax.devices() if device.platform == chip.platform and chip.kind in device.device_kind]
 
 
-def _topology(chip: Chip, count: int) -> list[jax.Device]:
+def _topology(chip: Chip, count: int) -> list[Any]:
     from jax.experimental import topologies
 
     shape = chip.slice(count)

@@ -83,7 +83,7 @@ def of_program(parts: Parts, options: dict[str, Any] | None = None) -> Needs:
         if wanted is None:
             raise UserError(f"The compiler gave up: {str(error).splitlines()[0]}") from error
         return least._replace(activations=max(wanted - least.state - size(batch), 0))
-    found = program.memory_analysis()
+    found: Any = program.memory_analysis()
     arrays = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
     return least._replace(activations=arrays - least.state - size(batch), program=found.generated_code_size_in_bytes)
 

@@ -197,7 +197,7 @@ def _constant(value: float, step: Any) -> jax.Array:
 EVAL_KEYS = ("every", "split", "final", "data")
 
 
-def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None, devices: Sequence[jax.Device] | None = None) -> Parts:
+def parts_of(config: Any, workdir: Path | None = None, data: Data | None = None, devices: Sequence[Any] | None = None) -> Parts:
     """The parts that a config describes; `data`, where what it says of them was built before.
 
     Its mesh is of all devices, or of some `devices`.

@@ -189,12 +189,12 @@ def test_what_the_tpus_compiler_would_have_needed_is_read_from_its_message():
 def test_without_a_compiler_for_the_chip_there_is_an_estimate(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     fit = Fit(config(), chip_of("v5e"), {"data": 8})
-    assert fit.how == ESTIMATED and "pip install 'mmjax[tpu]'" in fit.why and fit.ask().fits
+    assert fit.how == ESTIMATED and "pip install -r requirements-tpu.txt" in fit.why and fit.ask().fits
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     assert memory.limit(CHIPS["h100"]) == int(0.9 * CHIPS["h100"].memory) and memory.limit(chip_of("v5e")) == chip_of("v5e").usable
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install 'mmjax[tpu]'")
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install -r requirements-tpu.txt")
 def test_tpus_are_compiled_for_without_any():
     cached = jax.config.jax_enable_compilation_cache
     try:
