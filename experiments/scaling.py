@@ -2,10 +2,11 @@
 
     python experiments/scaling.py --workdir runs/scaling [--out docs/scaling.md] [--only 'b16.*4096']
 
-It needs libtpu: pip install -r requirements-tpu.txt. A program takes a minute or two on two cores, and WORKDIR keeps what was read
-out of it: the same command goes on from there. Pictures stand beside the document.
+It needs libtpu: pip install -r requirements-tpu.txt. A program takes a minute or two on two cores, and WORKDIR keeps it as text:
+the same command goes on from there. Pictures stand beside the document.
 """
 
+import gzip
 import json
 import os
 import re
@@ -26,26 +27,20 @@ def main() -> None:
     from mmjax.config import UserError
     from mmjax.study.scaling_document import CASES
 
-    found = {}
     for i, case in enumerate(CASES):
         path = Path(F.workdir) / f"{case.name}.json"
         if not path.exists() and re.search(F.only, case.name):
             print(f"[{i + 1}/{len(CASES)}] {case.name}: ", end="", flush=True)
-            found[case] = _compiled(case, path)
-            print(f"{found[case]['seconds']:.0f} s", flush=True)
-        elif path.exists():
-            found[case] = json.loads(path.read_text())
-    missing = [case.name for case in CASES if case not in found]
-    if F.out and missing:
-        raise UserError(f"{F.out} was not written: {len(missing)} programs are not compiled, such as {missing[0]}.")
+            print(f"{_compiled(case, path):.0f} s", flush=True)
     if F.out:
-        from mmjax.study.scaling_document import document
+        missing = [case.name for case in CASES if not (Path(F.workdir) / f"{case.name}.json").exists()]
+        if missing:
+            raise UserError(f"{F.out} was not written: {len(missing)} programs are not compiled yet, such as {missing[0]}.")
+        _document(CASES)
 
-        document(found, Path(F.out))
 
-
-def _compiled(case, path: Path) -> dict:
-    """What is to know of a case, and what it was made with, kept in `path`."""
+def _compiled(case, path: Path) -> float:
+    """Keeps what is to know of a case, and what it was made with; the seconds that it took."""
     import jax
 
     from mmjax.contract import write_atomic
@@ -54,9 +49,25 @@ def _compiled(case, path: Path) -> dict:
     begun = time.monotonic()
     found = case.compiled(_load)
     jax.clear_caches()  # what is compiled for chips that are not there is of no further use
+    write_atomic(path.with_suffix(".hlo.gz"), gzip.compress(found.pop("text", "").encode()))
     found |= {"seconds": time.monotonic() - begun, "environment": environment(("jax", "flax", "optax", "libtpu"))}
     write_atomic(path, json.dumps(found))
-    return found
+    return found["seconds"]
+
+
+def _document(cases) -> None:
+    from mmjax.study.chips import chip_of
+    from mmjax.study.collectives import schedule
+    from mmjax.study.scaling import Program
+    from mmjax.study.scaling_document import document
+
+    programs, made = {}, []
+    for case in cases:
+        path = Path(F.workdir) / f"{case.name}.json"
+        found, text = json.loads(path.read_text()), gzip.decompress(path.with_suffix(".hlo.gz").read_bytes()).decode()
+        programs[case] = Program(found, chip_of(case.chip), schedule(text, found["mesh"]) if text else [])
+        made.append(found)
+    document(programs, made, Path(F.out))
 
 
 def _load(name: str) -> dict:

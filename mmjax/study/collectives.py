@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -98,24 +98,6 @@ def computed(events: Iterable[Event]) -> Compute:
         elif isinstance(event, Compute):
             total += event
     return Compute(*total.tolist())
-
-
-def plain(events: Iterable[Event]) -> list[list[Any]]:
-    """The events as JSON has them."""
-    return [[e.__class__.__name__, *(plain(x) if isinstance(e, Loop) and x is e.body else x for x in e)] for e in events]
-
-
-def events_of(found: Iterable[Sequence[Any]]) -> list[Event]:
-    """What `plain` was given."""
-    made: list[Event] = []
-    for name, *fields in found:
-        if name == "Loop":
-            made.append(Loop(fields[0], events_of(fields[1])))
-        elif name == "Start":
-            made.append(Start(*fields[:2], tuple(fields[2]), *fields[3:]))
-        else:
-            made.append({"Compute": Compute, "Done": Done}[name](*fields))
-    return made
 
 
 def schedule(text: str, mesh: Mapping[str, int]) -> list[Event]:
@@ -369,7 +351,7 @@ def _size(shape: str) -> int:
     """Bytes of an array, or of the arrays in a tuple."""
     total = 0
     for kind, sizes in re.findall(r"([a-z]+\w*)\[([\d,]*)\]", shape):
-        bits = _BITS.get(kind) if kind in _BITS else int(re.findall(r"\d+", kind)[0])
+        bits = _BITS[kind] if kind in _BITS else int(re.findall(r"\d+", kind)[0])
         total += bits * math.prod(_numbers(sizes)) // 8
     return total
 

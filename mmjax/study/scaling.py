@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from mmjax.config import build
 from mmjax.contract import BATCH_AXES, Context
 from mmjax.study import ahead
 from mmjax.study.chips import Chip
-from mmjax.study.collectives import Compute, Done, Event, Loop, Start, computed, events_of, plain, schedule
+from mmjax.study.collectives import Compute, Done, Event, Loop, Start, computed
 from mmjax.study.memory import exhausted
 from mmjax.train.build import Parts
 from mmjax.train.optim import paths
@@ -125,9 +125,9 @@ def play(events: Iterable[Event], chip: Chip, torus: Torus, speeds: Speeds = Spe
 
 
 def compiled(config: Any, chip: Chip, mesh: Mapping[str, int], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What is to know of a config's training step on such a mesh, as JSON has it: see `Program`; no data are read.
+    """What is to know of a config's training step on such a mesh, for `Program`: its `text` is HLO; no data are read.
 
-    `options` are the compiler's.
+    `options` are the compiler's. Where the step does not fit the chip's memory, there is what it `needs`, and no text.
 
     Raises:
         ConfigError: as `ahead.planned`.
@@ -135,7 +135,7 @@ def compiled(config: Any, chip: Chip, mesh: Mapping[str, int], options: Mapping[
     """
     parts = ahead.planned(config, mesh, ahead.devices_of(chip, math.prod(mesh.values())))
     about = {"batch": parts.data.batch_size, "by_hand": by_hand(parts)}
-    return about | _read(lambda: ahead.compiled(parts, options)[0], chip, parts.mesh)
+    return about | _read(ahead.lowered(parts)[0], chip, parts.mesh, options)
 
 
 def compiled_loss(
@@ -143,7 +143,8 @@ def compiled_loss(
 ) -> dict[str, Any]:
     """As `compiled`, of a contrastive objective alone: its value, metrics and gradients for images and texts of `width`."""
     objective = build("objectives", config, "objectives.contrastive")
-    devices = make_mesh(**mesh, devices=ahead.devices_of(chip, math.prod(mesh.values())))
+    sizes: Any = mesh
+    devices = make_mesh(**sizes, devices=ahead.devices_of(chip, math.prod(mesh.values())))
     rows, whole = (NamedSharding(devices, PartitionSpec(*axes)) for axes in ((BATCH_AXES,), ()))
 
     def step(params, z, given):
@@ -164,19 +165,17 @@ def compiled_loss(
     params = jax.tree.map(lambda x: x.update(sharding=whole), params)
     placed = ((None, None), jax.tree.map(lambda x: x.sharding, (params, z)))
 
-    def made() -> Any:
-        with jax.set_mesh(devices):
-            return jax.jit(step, out_shardings=placed).lower(params, z, given).compile(compiler_options=dict(options or {}))
-
-    return {"batch": batch} | _read(made, chip, devices)
+    with jax.set_mesh(devices):
+        lowered = jax.jit(step, out_shardings=placed).lower(params, z, given)
+    return {"batch": batch} | _read(lowered, chip, devices, options)
 
 
-def _read(compile: Callable[[], Any], chip: Chip, mesh: Mesh) -> dict[str, Any]:
-    """What is to know of a program; where it does not fit the chip's memory, how much it needs."""
+def _read(lowered: jax.stages.Lowered, chip: Chip, mesh: Mesh, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is to know of a program."""
     coordinates = np.array([device.coords for device in mesh.devices.flat]).reshape(*mesh.devices.shape, -1)
     found = {"chip": chip.name, "mesh": dict(mesh.shape), "torus": torus_of(coordinates, mesh.axis_names)}
     try:
-        step = compile()
+        step: Any = lowered.compile(compiler_options=dict(options or {}))
     except jax.errors.JaxRuntimeError as error:
         needed = exhausted(str(error))
         if needed is None:
@@ -188,7 +187,7 @@ def _read(compile: Callable[[], Any], chip: Chip, mesh: Mesh) -> dict[str, Any]:
         "arguments": memory.argument_size_in_bytes,
         "needs": kept + memory.temp_size_in_bytes,
         "xla_flops": counted["flops"],
-        "events": plain(schedule(step.as_text(), mesh.shape)),
+        "text": step.as_text(),
     }
 
 
@@ -214,17 +213,16 @@ def by_hand(parts: Parts) -> dict[str, float]:
 
 
 class Program:
-    """A training step that was compiled, as `compiled` describes it."""
+    """A training step or a loss that was compiled, as `compiled` describes it."""
 
-    def __init__(self, found: Mapping[str, Any], chip: Chip):
-        self.chip, self.mesh, self.batch = chip, found["mesh"], int(found["batch"])
+    def __init__(self, found: Mapping[str, Any], chip: Chip, events: Sequence[Event]):
+        self.chip, self.mesh, self.batch, self.events = chip, found["mesh"], int(found["batch"]), events
         self.torus = Torus(tuple(found["torus"][0]), found["torus"][1])
-        self.fits = "events" in found
+        self.fits = "arguments" in found
         self.needs = float(found["needs"])  # bytes of a chip's memory
         self.arguments = float(found.get("arguments", math.nan))  # of these, the state and the batch
         self.by_hand: Mapping[str, float] = found.get("by_hand", {})
         self.xla_flops = float(found.get("xla_flops", math.nan))
-        self.events = events_of(found.get("events", ()))
 
     @property
     def chips(self) -> int:
@@ -243,7 +241,3 @@ class Program:
     def step(self, speeds: Speeds = Speeds()) -> Played:  # noqa: B008
         """A step in the model."""
         return play(self.events, self.chip, self.torus, speeds)
-
-    def throughput(self, speeds: Speeds = Speeds()) -> float:  # noqa: B008
-        """Rows a second and chip in the model."""
-        return self.rows / self.step(speeds).seconds

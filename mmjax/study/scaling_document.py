@@ -109,8 +109,8 @@ CASES = [*ALONE, *LARGE, *OWN, *WEAK, *STRONG, CACHED, SLOW, *UNROLLED, *RING, *
 class Plan:
     """The programs by case, and what the model makes of them."""
 
-    def __init__(self, found: Mapping[Any, Mapping[str, Any]]):
-        self.programs = {case: Program(record, chip_of(case.chip)) for case, record in found.items()}
+    def __init__(self, programs: Mapping[Any, Program]):
+        self.programs = programs
         self._played: dict[tuple[Any, Speeds], Played] = {}
 
     def step(self, case: Any, speeds: Speeds = Speeds()) -> Played:  # noqa: B008
@@ -161,11 +161,20 @@ SPEEDS = {
 }
 
 
-def document(found: Mapping[Any, Mapping[str, Any]], path: Path) -> None:
-    """Writes the document, and its pictures beside it."""
+def document(programs: Mapping[Any, Program], made: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Writes the document, and its pictures beside it.
+
+    Args:
+        programs: those of all CASES.
+        made: of each, the `seconds` that it took to compile, and the `environment`.
+        path: where to.
+
+    Raises:
+        UserError: what the text says does not follow from these programs.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    plan = Plan(found)
+    plan = Plan(programs)
     if wrong := [claim for claim, holds in _claims(plan).items() if not holds]:
         raise UserError(f"{path}: what {Path(__file__).with_name(TEMPLATE)} says does not hold any more: {wrong[0]}.")
     write_atomic(path.with_name("scaling_efficiency.svg"), _efficiency_picture(plan))
@@ -173,7 +182,7 @@ def document(found: Mapping[Any, Mapping[str, Any]], path: Path) -> None:
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True)
     chip, speeds = CHIPS["v5p"], Speeds()
     values = {
-        "about": _about(found),
+        "about": _about(list(made)),
         "rows": ROWS,
         "batch": f"{GLOBAL:,}",
         "largest": SO400M,
@@ -212,10 +221,10 @@ def _claims(plan: Plan) -> dict[str, bool]:
     }
 
 
-def _about(found: Mapping[Any, Mapping[str, Any]]) -> str:
-    minutes = sum(record["seconds"] for record in found.values()) / 60
-    told = f"{len(found)}, compiled in {minutes:,.0f} minutes beside other work"
-    return about([record["environment"] for record in found.values()], ("jax", "flax", "optax", "libtpu"), programs=told)
+def _about(made: Sequence[Mapping[str, Any]]) -> str:
+    minutes = sum(record["seconds"] for record in made) / 60
+    told = f"{len(made)}, compiled in {minutes:,.0f} minutes beside other work"
+    return about([record["environment"] for record in made], ("jax", "flax", "optax", "libtpu"), programs=told)
 
 
 def _says(plan: Plan) -> dict[str, str]:
