@@ -15,7 +15,7 @@ STEPS = 50
 
 def curve(workdir, devices, monkeypatch, steps=STEPS, **mesh):
     """The losses of a run on so many devices, from wherever `workdir` stands."""
-    monkeypatch.setattr("mmjax.train.build.make_mesh", lambda **sizes: make_mesh(**sizes, devices=jax.devices()[:devices]))
+    monkeypatch.setattr("mmjax.train.build.make_mesh", lambda **sizes: make_mesh(**{**sizes, "devices": jax.devices()[:devices]}))
     optimizer = {"name": "adamw", "lr": 3e-3, "warmup": 5, "clip": 1.0, "schedule": "constant"}
     augmented = {"data__batch_pp": {"image": "normalise"}, "data__modality_dropout": 0.1}  # what is drawn on the devices, too
     train(toy_config(steps=steps, evals={}, checkpoint={"every": 20, "best": None}, optimizer=optimizer, mesh=mesh, **augmented), workdir)

@@ -92,7 +92,7 @@ def uninterrupted(tmp_path_factory):
 def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(how, uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     process = spawn(workdir, **QUIET)
-    wait_for_step(workdir, 7, process)
+    wait_for_step(workdir, 12, process)  # by now the first checkpoint is whole
     process.send_signal(signal.SIGKILL if how == "kill -9" else signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
     saved = Checkpoints(workdir / "checkpoints", read_only=True).latest

@@ -686,7 +686,7 @@ def test_fewer_shards_than_processes(tmp_path, monkeypatch, processes):
 
     def batches(start, process):
         rows = range(process * 8 // processes, (process + 1) * 8 // processes)
-        monkeypatch.setattr(loader, "_process_rows", lambda size: rows)
+        monkeypatch.setattr(loader, "_process_rows", lambda mesh, size: np.array(rows))
         streams = {"image": "jpg", "text": "txt"}
         found = data(None, source={"path": None, "streams": streams, "splits": {"train": path}}).train_batches(mesh(), start)
         return [next(found)["image/key"] for _ in range(6 - start)]

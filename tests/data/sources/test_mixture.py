@@ -110,7 +110,7 @@ def test_processes_share_the_global_batch(monkeypatch, uninterrupted, processes)
     parts = []
     for process in range(processes):
         rows = range(process * SIZE // processes, (process + 1) * SIZE // processes)
-        monkeypatch.setattr(loader, "_process_rows", lambda size, rows=rows: rows)
+        monkeypatch.setattr(loader, "_process_rows", lambda mesh, size, rows=rows: np.array(rows))
         parts.append(taken(mixed().train_batches(make_mesh()), STEPS))
     joined = [{name: np.concatenate([b[name] for b in same]) for name in same[0]} for same in zip(*parts, strict=True)]
     assert_same(joined, uninterrupted)
