@@ -31,7 +31,7 @@ STEPS = 50
 # processes have to do alike, or one for all of them. SGD, since Adam blows up the rounding of gradients that are zero but for it.
 CHANGES = {
     "steps": STEPS,
-    "data__pp__image": "decode",
+    "data__pp": {"image": "decode", "text": 'choose("en")|lower|words_dropped(0.1)|tokens(40)|test_processes.slowly(0.015)'},
     "data__encoded": ["image"],
     "data__batch_pp": {"image": "normalise"},
     "data__modality_dropout": 0.1,
@@ -57,6 +57,11 @@ def get_config(arg=""):
     arg = parse_arg(arg, evals=False)
     return ConfigDict(toy_config(**{CHANGES!r}, evals={EVALS!r} if arg.evals else {{}}))
 """
+
+
+def slowly(seconds):
+    """An operation that takes its time, so that there is some between a signal and the last step."""
+    return lambda x: time.sleep(seconds) or x
 
 
 class Rows:
