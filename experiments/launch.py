@@ -19,6 +19,7 @@ import _cli
 from absl import flags
 
 from mmjax.config import UserError
+from mmjax.train.supervisor import end_with_parent
 
 GRACE = 60  # seconds in which the others, when one process has failed, say why and end by themselves
 
@@ -49,7 +50,8 @@ def _start(command: tuple[str, ...], port: int, process: int) -> subprocess.Pope
     else:
         environment.setdefault("JAX_LOCAL_DEVICE_IDS", str(process))
     which = [f"--coordinator=127.0.0.1:{port}", f"--processes={given.processes}", f"--process={process}"]
-    return subprocess.Popen([sys.executable, *command, *which], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([sys.executable, *command, *which], env=environment, preexec_fn=end_with_parent, **pipes)
 
 
 def _prefixed(process: subprocess.Popen, which: int) -> None:

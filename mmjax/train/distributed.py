@@ -7,7 +7,6 @@ their supervisors (`supervisor.py`) say why.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ from mmjax.config import UserError, differences, plain
 from mmjax.ops.processes import gathered, store
 from mmjax.train.cluster import Cluster
 from mmjax.train.run import versions
+from mmjax.train.supervisor import end_with_parent
 
 FAILED = "mmjax/failed"  # where in the store the first process to fail says why
 LET_GO = 10_000  # milliseconds that the others have to hear of it
@@ -51,7 +51,7 @@ def join(cluster: Cluster, timeout: int, heartbeat: int) -> None:
     Raises:
         ProcessError: process 0 does not answer, or cannot listen.
     """
-    _end_with_supervisor()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor makes a SIGTERM of it, on which the processes agree
     begin = time.monotonic()
     _check_free(cluster) if cluster.process == 0 else _check_answers(cluster, timeout)
@@ -82,11 +82,6 @@ def leave() -> None:
     gathered("end")
     _ending.acquire()
     jax.distributed.shutdown()
-
-
-def _end_with_supervisor() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _check_free(cluster: Cluster) -> None:

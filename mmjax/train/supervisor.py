@@ -8,6 +8,7 @@ because the runtime ends a process past all Python (SIGABRT) when it has lost an
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -27,6 +28,12 @@ LOST = 75  # exit status: another process was lost, and the same command may go 
 def is_child() -> bool:
     """Whether this process has a supervisor."""
     return os.environ.get(SUPERVISOR) == str(os.getppid())
+
+
+def end_with_parent() -> None:
+    """Has the system kill this process when its parent ends, however that does; on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def supervise(cluster: Cluster, workdir: Path) -> int:

@@ -25,7 +25,7 @@ from mmjax.train.loop import train
 from toy import toy_config
 
 ROOT = Path(__file__).parents[2]
-HEARTBEAT = 10  # seconds
+HEARTBEAT = 20  # seconds
 STEPS = 50
 # A frozen encoder that runs once, an unreadable picture, a tokenizer that is trained, statistics that are fitted, draws: all that
 # processes have to do alike, or one for all of them. SGD, since Adam blows up the rounding of gradients that are zero but for it.
@@ -114,7 +114,7 @@ def start(place, workdir, processes, which=None, root=ROOT, port=None, arguments
     ]
 
 
-def ended(processes, timeout=180):
+def ended(processes, timeout=600):
     """The outputs and exit statuses."""
     outputs: list = [None] * len(processes)
 
@@ -189,7 +189,7 @@ def launched(place, script, *arguments, **more):
     """By `launch.py`, in two processes."""
     command = [sys.executable, "experiments/launch.py", "--processes=2", "--devices=4", "--", f"experiments/{script}", *arguments]
     env = environment(place, 2, XLA_FLAGS="", **more)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
