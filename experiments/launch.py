@@ -50,8 +50,8 @@ def _start(command: tuple[str, ...], port: int, process: int) -> subprocess.Pope
     else:
         environment.setdefault("JAX_LOCAL_DEVICE_IDS", str(process))
     which = [f"--coordinator=127.0.0.1:{port}", f"--processes={given.processes}", f"--process={process}"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen([sys.executable, *command, *which], env=environment, preexec_fn=end_with_parent, **pipes)
+    whole, pipe, out = [sys.executable, *command, *which], subprocess.PIPE, subprocess.STDOUT
+    return subprocess.Popen(whole, env=environment, stdout=pipe, stderr=out, preexec_fn=end_with_parent)
 
 
 def _prefixed(process: subprocess.Popen, which: int) -> None:
