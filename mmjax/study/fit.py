@@ -1,4 +1,4 @@
-"""Whether a config's training fits a mesh of chips, and what would make it fit: nothing is said to fit that was not compiled."""
+"""Whether a config's training fits a mesh of chips, and what would make it fit: all of it compiled, where there is a compiler for them."""
 
 from __future__ import annotations
 

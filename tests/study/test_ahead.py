@@ -112,7 +112,7 @@ def test_estimates_have_the_state_exactly_and_activations_follow_the_batch_and_w
     assert estimate._replace(activations=0) == memory.kept(parts, *of_mesh(mesh))
     gradients = estimate.parameters  # all are trained
     activations = {
-        name: memory.estimated(config(**changes), mesh).activations - gradients
+        name: (memory.estimated(config(**changes), mesh).activations - gradients) / memory.SCRATCH
         for name, changes in {
             "plain": {},
             "half": {"data.batch_size": 16},
