@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,11 @@ class Checkpoints:
             )
         # Of arrays that every device has whole each device writes a part, which takes a program to cut it out: only of large ones.
         handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SHARED_FROM)
+        told = logging.getLogger("absl")
+        level = told.level
+        told.setLevel(logging.ERROR)  # it warns of what is wanted here
         ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+        told.setLevel(level)
         self._sign = 1 if best_mode == "max" else -1
         self._ocp = ocp
         self._manager = ocp.CheckpointManager(
