@@ -31,8 +31,8 @@ def main() -> None:
     _cli.required("config", "chip")
     import jax
 
-    from mmjax.study.chips import chip_of
     from mmjax.study.fit import Fit, largest_batch, mesh_of, suggestions
+    from mmjax.train.chips import chip_of
 
     chip = chip_of(F.chip)
     if chip.platform == "tpu":
@@ -52,8 +52,8 @@ def _show(fit, asked, found, largest) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mmjax.study.chips import GIB
     from mmjax.study.fit import ESTIMATED, flags
+    from mmjax.train.chips import GIB
 
     gib = lambda size: f"{size / GIB:,.2f}"  # noqa: E731
     console, rows, chips = Console(highlight=False, soft_wrap=True), fit.config["data"]["batch_size"], fit.count

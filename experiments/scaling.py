@@ -56,10 +56,10 @@ def _compiled(case, path: Path) -> float:
 
 
 def _document(cases) -> None:
-    from mmjax.study.chips import chip_of
     from mmjax.study.collectives import schedule
     from mmjax.study.scaling import Program
     from mmjax.study.scaling_document import document
+    from mmjax.train.chips import chip_of
 
     programs, made = {}, []
     for case in cases:

@@ -19,8 +19,8 @@ from mmjax import config as configs
 from mmjax.config import UserError
 from mmjax.contract import BATCH_AXES, MESH_AXES, State
 from mmjax.data.sources.stand_in import stands_in
-from mmjax.study.chips import Chip
 from mmjax.train.build import Parts, parts_of
+from mmjax.train.chips import Chip
 from mmjax.train.sharding import check_batch_size
 
 INSTALL = "pip install -r requirements-tpu.txt"

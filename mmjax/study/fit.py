@@ -12,8 +12,8 @@ from mmjax.config import ConfigError, changed, nearest, plain
 from mmjax.contract import BATCH_AXES, MESH_AXES
 from mmjax.study import memory
 from mmjax.study.ahead import QUICK, Unavailable, devices_of, here, planned
-from mmjax.study.chips import GIB, Chip
 from mmjax.study.memory import Needs
+from mmjax.train.chips import GIB, Chip
 
 CLOSE = 0.05  # of the memory: what is nearer to it is compiled as training compiles it
 COMPILED, ESTIMATED = "compiled", "estimated"

@@ -14,8 +14,8 @@ import jax
 from mmjax.config import UserError, changed, plain, resolve
 from mmjax.contract import BATCH_AXES, State
 from mmjax.study.ahead import Batch, ambient, lowered, planned, shapes_of
-from mmjax.study.chips import Chip
 from mmjax.train.build import Parts
+from mmjax.train.chips import Chip
 from mmjax.train.step import make_loss
 
 

@@ -21,10 +21,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmjax.config import build
 from mmjax.contract import BATCH_AXES, Context
 from mmjax.study import ahead
-from mmjax.study.chips import Chip
 from mmjax.study.collectives import Compute, Done, Event, Loop, Start, computed
 from mmjax.study.memory import exhausted
 from mmjax.train.build import Parts
+from mmjax.train.chips import Chip
 from mmjax.train.optim import paths
 from mmjax.train.sharding import make_mesh
 

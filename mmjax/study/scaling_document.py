@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from mmjax.config import UserError, changed
 from mmjax.contract import write_atomic
 from mmjax.study.ahead import QUICK
-from mmjax.study.chips import CHIPS, GIB, chip_of
 from mmjax.study.collectives import Compute, moved
 from mmjax.study.document import about, table
 from mmjax.study.scaling import Played, Program, Speeds, compiled, compiled_loss
+from mmjax.train.chips import CHIPS, GIB, chip_of
 
 ROWS, GLOBAL, WHOLE = 64, 32_768, 4_096
 COUNTS = (8, 64, 512, WHOLE)

@@ -81,6 +81,7 @@ class SideBySide:
             jax.jit(jax.vmap(step), donate_argnums=0) if self.vmap else jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
         )
         self._compiled: Any = None
+        self._traced: Any = None
         self.cost: dict[str, float] = {}
         self.step_seconds = float("nan")
 
@@ -114,7 +115,8 @@ class SideBySide:
                     begun = _begun(step, losses, begun)
                     read = {seed: next(b) for seed, b in batches.items()}
                     if self._compiled is None:
-                        self._compiled = self._step.lower(states[0], read[runs[0].seed], lrs[0]).compile()
+                        self._traced = self._step.trace(states[0], read[runs[0].seed], lrs[0])
+                        self._compiled = self._traced.lower().compile()
                     both = [self._compiled(s, read[run.seed], lr) for s, run, lr in zip(states, runs, lrs, strict=True)]
                     states = [state for state, _ in both]
                     losses = jnp.stack([metrics["loss"] for _, metrics in both])
@@ -124,7 +126,7 @@ class SideBySide:
                     raise TrainingError(f"The loss of seed {run.seed} at {run.lr:g} × the learning rate is not finite after {steps} steps.")
         if steps > WARM:
             self.step_seconds = (time.monotonic() - begun) / (steps - WARM) / len(runs)
-        self.cost = self.cost or (cost(self.parts) if self.vmap else cost_of(self._compiled, self._shapes.params, self.parts))
+        self.cost = self.cost or (cost(self.parts) if self.vmap else cost_of(self._traced, self._shapes.params, self.parts))
         return states
 
     def measure(self, state: State, splits: Mapping[str, str], details: bool) -> dict[str, float]:

@@ -7,12 +7,14 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 import jax
 
 from mmjax.config import ConfigError, UserError
+from mmjax.train.speed import compiled_again, memory_in_use, peak_flops
 
 
 class TrainingError(UserError):
@@ -21,6 +23,11 @@ class TrainingError(UserError):
 
 class RunLog:
     """Writes what a run measures to its folder.
+
+    Beside what a step gives (`train/loss`, ...) stand, over the steps since the line before and without the first step, which
+    compiles, and evaluation: `train/examples_per_s`; `train/wait_share`, of the time waited for data; `train/tflops_per_s` of each
+    device and `train/mfu`, its share of what the device does at the most (see `speed.py`), once `step_flops` is set; and
+    `train/memory_gib`, the most that a device has held. A program that is compiled again after the first evaluation is told of.
 
     Args:
         folder, steps, batch_size, start, before: provided by the run; `start` is the step it goes on from, `before` the
@@ -50,7 +57,9 @@ class RunLog:
         self.writes = jax.process_index() == 0
         self._pending: tuple[int, Mapping[str, Any]] | None = None
         self._begin = self._window_begin = time.perf_counter()
-        self._window_step, self._waited, self._total_waited, self._paused = start, 0.0, 0.0, 0.0
+        self._start = self._window_step = start
+        self._waited, self._total_waited, self._paused = 0.0, 0.0, 0.0
+        self.step_flops, self._peak = 0.0, peak_flops()
         self._before = {"time/train_s": 0.0, "time/wait_s": 0.0, **{k: v for k, v in (before or {}).items() if k.startswith("time/")}}
         self._tracing = False
         self._jsonl = _opened(self.folder / "metrics.jsonl") if self.writes else None
@@ -65,6 +74,7 @@ class RunLog:
             config = json.loads((self.folder / "config.json").read_text())
             self._wandb = library.init(project=wandb, dir=str(self.folder), config=config, name=self.folder.name)
         self._bar = _Progress(steps, start) if self.writes else None
+        self._watching: ExitStack | None = None
 
     def next_batch(self, batches: Any) -> Any:
         """The next batch; the time spent waiting for it is counted."""
@@ -96,24 +106,44 @@ class RunLog:
                 "Lower optimizer.lr, set optimizer.clip or look at the data of this step, and start in a new --workdir."
             )
         if self._bar:
-            self._bar.update(step, loss, self.batch_size)
+            self._bar.update(step, loss, self.batch_size, self.step_flops, self._peak)
+        if step == self._start + 1:
+            self._next_window(step)  # that it took was for compilation
+        if step == self.steps:
+            self._stop_watching()  # what comes then is compiled for it
         if step % self.every == 0 or step == self.steps:
             self.write(step, {f"train/{name}": value for name, value in jax.device_get(dict(metrics)).items()} | self._speed(step))
 
     def _speed(self, step: int) -> dict[str, float]:
-        now = time.perf_counter()
-        seconds = max(now - self._window_begin - self._paused, 1e-9)
+        steps = step - self._window_step
+        if not steps:
+            return {}
+        seconds = max(time.perf_counter() - self._window_begin - self._paused, 1e-9)
+        flops = steps * self.step_flops / seconds
         speed = {
-            "train/examples_per_s": (step - self._window_step) * self.batch_size / seconds,
+            "train/examples_per_s": steps * self.batch_size / seconds,
             "train/wait_share": min(self._waited / seconds, 1.0),
+            "train/tflops_per_s": flops / 1e12,
+            "train/mfu": flops / self._peak,
+            "train/memory_gib": memory_in_use() / 2**30,
         }
-        self._total_waited += self._waited
-        self._window_begin, self._window_step, self._waited, self._paused = now, step, 0.0, 0.0
+        self._next_window(step)
         return speed
 
+    def _next_window(self, step: int) -> None:
+        self._total_waited += self._waited
+        self._window_begin, self._window_step, self._waited, self._paused = time.perf_counter(), step, 0.0, 0.0
+
     def pause(self, seconds: float) -> None:
-        """Time that is not training's: evaluation, for one."""
+        """Time that was not training's but an evaluation's. After the first, nothing that trains or evaluates should be compiled."""
         self._paused += seconds
+        if self._watching is None:
+            self._watching = ExitStack()
+            self._watching.enter_context(compiled_again(self.say))
+
+    def _stop_watching(self) -> None:
+        if self._watching:
+            self._watching.close()
 
     def timings(self) -> dict[str, float]:
         """Seconds that the run has taken, the parts before a resumption included, and those spent waiting for data."""
@@ -159,6 +189,7 @@ class RunLog:
     def close(self) -> None:
         """Flushes and closes all of them."""
         self._stop_trace()
+        self._stop_watching()
         if self._bar:
             self._bar.close()
         for sink in (self._jsonl, self._tensorboard):
@@ -195,12 +226,12 @@ class _Progress:
             self._task = self._bar.add_task("train", total=steps, completed=start, shown="compiling")
             self._bar.start()
 
-    def update(self, step: int, loss: float, batch_size: int) -> None:
+    def update(self, step: int, loss: float, batch_size: int, step_flops: float, peak: float) -> None:
         now = time.perf_counter()
         if self._begin is None:  # the first step compiles
             self._begin, self._start = now, step
-        speed = (step - self._start) * batch_size / max(now - self._begin, 1e-9)
-        shown = f"loss {loss:.3f}, {speed:,.0f} examples/s"
+        speed = (step - self._start) / max(now - self._begin, 1e-9)
+        shown = f"loss {loss:.3f}, {speed * batch_size:,.0f} examples/s, {speed * step_flops / peak:.1%} of peak"
         if self._bar:
             self._bar.update(self._task, completed=step, shown=shown)
         elif now - self._last_line > self._between or step == self.steps:

@@ -20,6 +20,7 @@ from mmjax.train.logging import RunLog
 from mmjax.train.optim import count
 from mmjax.train.pretrained import load_parts, with_parts
 from mmjax.train.run import RunFolder
+from mmjax.train.speed import step_flops
 
 
 class Interrupted(UserError):
@@ -64,8 +65,11 @@ def train(config: Any, workdir: str | Path) -> dict[str, Any]:
         ):
             log.say(_summary(parts, shapes, start))
             for step in range(start + 1, config["steps"] + 1):
-                state, metrics = step_fn(state, log.next_batch(batches))
+                batch = log.next_batch(batches)
+                state, metrics = step_fn(state, batch)
                 log.step(step, metrics)
+                if step == start + 1:
+                    log.step_flops = step_flops(step_fn, state, batch)
                 measured = None
                 if due := _due_evals(parts, step):
                     log.flush()

@@ -11,9 +11,9 @@ import pytest
 from mmjax.config import ConfigError, changed
 from mmjax.data.sources.stand_in import stands_in
 from mmjax.study import ahead, memory
-from mmjax.study.chips import CHIPS, Chip, chip_of
 from mmjax.study.fit import COMPILED, ESTIMATED, Fit, cut, flags, largest_batch, mesh_of, rematerialised, sharded, suggestions
 from mmjax.train.build import parts_of
+from mmjax.train.chips import CHIPS, Chip, chip_of
 from toy import toy_config
 
 HERE = Chip("here", "cpu", "", 2**40, 2**40, 1e12, 1e11, 1, 1e10, 1e9, 8)  # the tests' own devices

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from mmjax.config import UserError
-from mmjax.study.chips import CHIPS
 from mmjax.study.collectives import Compute, Done, Loop, Start
 from mmjax.study.scaling import Program, Speeds, Torus, is_ring, play, seconds_of, torus_of
 from mmjax.study.scaling_document import CASES, Loss, Plan, document
+from mmjax.train.chips import CHIPS
 
 CHIP = CHIPS["v5p"]._replace(flops=1e12, memory_bandwidth=1e11, link_bandwidth=1e10)
 EXACT = Speeds(arithmetic=1.0, memory=1.0, links=1.0, hop=0.0, least=0.0)
