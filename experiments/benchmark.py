@@ -1,19 +1,27 @@
-"""Measures how fast the input side is, and how long a run takes to start.
+"""Measures how fast mmjax is, beside others in the same run.
 
-    python experiments/benchmark.py input [--part decode|read|wait] [--document docs/benchmarks/input.md]
-    python experiments/benchmark.py start [--config_file configs/align_openmoji.py] [--document docs/benchmarks/start.md]
+    python experiments/benchmark.py train   [--models quickstart,B/32] [--batch_size N]
+    python experiments/benchmark.py loss    [--sizes 1024,32768]
+    python experiments/benchmark.py compile [--sizes 12,24,48]
+    python experiments/benchmark.py loop    [--config_file configs/fuse_watch.py] [--steps 200]
+    python experiments/benchmark.py input   [--part decode|read|wait]
+    python experiments/benchmark.py start   [--config_file configs/align_openmoji.py]
+    python experiments/benchmark.py all --out FOLDER [--minutes 9]
 
-input: decode: images/s on one core from JPEG to a random crop of 224 pixels, beside torchvision and tf.data where they are
-installed; read: examples/s out of array_record, WebDataset and a table of files; wait: the share of time for which training
-waits for data. start: seconds from the command to the end of the first step, with and without compiled programs from before.
-Figures are the median of several turns and, in brackets, the smallest and largest.
+train: a training step beside PyTorch's (open_clip; for the quickstart a twin of its model), with the share of what a matrix
+product does; loss: the contrastive loss dense, in chunks and as a ring beside open_clip's; compile: blocks one by one and scanned,
+at several depths; loop: the training loop beside one written by hand, and what evaluation costs; input: decode: images/s on one
+core from JPEG to a random crop of 224 pixels, beside torchvision and tf.data where they are installed; read: examples/s out of
+array_record, WebDataset and a table of files; wait: the share of time for which training waits for data. start: seconds from the
+command to the end of the first step, with and without compiled programs from before. all: each of them as its own process, with
+what it printed in FOLDER, until the minutes are over.
+Figures are the median of several turns and, in brackets, the smallest and largest. --document FILE puts them there.
 """
 
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,21 +30,52 @@ from absl import flags
 
 F = flags.FLAGS
 ROOT = Path(__file__).parents[1]
-QUICKSTART = "configs/align_openmoji.py"
-SOURCES, SCALES = (500, 1024), ((0.9, 1.0), (0.08, 1.0))
+COMMANDS = ("train", "loss", "compile", "loop", "input", "start")
 OURS = ("jax", "flax", "numpy", "grain", "array-record", "opencv-python-headless", "pillow")
-PACKAGES = (*OURS, "torch", "torchvision", "tensorflow", "tensorflow-cpu")
-PHASES = ("imports", "config and data", "shapes", "first batch", "parameters", "tracing the step", "compiling the step", "first step")
+PACKAGES = (*OURS, "torch", "open_clip_torch", "efficientnet-lite-pytorch", "torchvision", "tensorflow", "tensorflow-cpu")
 
 
 def main(command: str) -> None:
     if F.one_start:
-        print(json.dumps(_one_start(Path(F.workdir))))
-        return
-    parts = {"start": {"start": _start}, "input": {"decode": _decode, "read": _read, "wait": _wait}}[command]
-    for name, measure in parts.items():
-        if not F.part or F.part == name or command == "start":
-            _publish(name, measure())
+        from mmjax.study.benchmarks import start
+
+        print(json.dumps(start.one(_load(F.config_file or "align_openmoji"), Path(F.one_start))))
+    elif command == "all":
+        _all()
+    else:
+        for name, text in _tables(command).items():
+            _publish(name, text)
+
+
+def _tables(command: str) -> dict[str, str]:
+    sizes = [int(size) for size in F.sizes]
+    if command == "train":
+        from mmjax.config import ConfigError, nearest
+        from mmjax.study.benchmarks import train
+
+        if unknown := [model for model in F.models if model not in train.MODELS]:
+            raise ConfigError(f"--models: {unknown[0]!r} is unknown.{nearest(unknown[0], train.MODELS)}")
+        return train.tables(_load, F.models, F.batch_size, F.repeats, F.seconds)
+    if command == "loss":
+        from mmjax.study.benchmarks import loss
+
+        return loss.tables(sizes, F.repeats, F.seconds)
+    if command == "compile":
+        from mmjax.study.benchmarks import compile as compilation
+
+        return compilation.tables(_load, sizes)
+    if command == "loop":
+        from mmjax.study.benchmarks import loop
+
+        return loop.tables(_load, F.config_file, F.steps, F.repeats)
+    if command == "input":
+        from mmjax.study.benchmarks import input as reading
+
+        return reading.tables(_load, F.part, F.repeats, F.seconds)
+    from mmjax.study.benchmarks import start
+
+    file = F.config_file or "configs/align_openmoji.py"
+    return start.tables([__file__, "start", "--config_file", file, "--one_start"], file, F.repeats)
 
 
 def _publish(name: str, text: str) -> None:
@@ -49,161 +88,54 @@ def _publish(name: str, text: str) -> None:
         fill(F.document, f"{made}\n{text}", name)
 
 
-def _decode() -> str:
-    from mmjax.study.document import table
-    from mmjax.study.input import decoding, spread
-
-    rows, missing = decoding(224, SOURCES, SCALES, F.repeats, F.seconds)
-    lines = []
-    for row in rows:
-        ratio = "" if row["pipeline"] == "ours" else spread(row["ratios"], 2)
-        lines.append([row["pipeline"], f"{row['side']:,}", "{} to {}".format(*row["scale"]), spread(row["rates"]), ratio])
-    head = ["pipeline, on one core", "source, pixels", "share of the area cropped", "images/s", "ours is times as fast"]
-    return table(head, lines) + "".join(f"\n{m}\n" for m in missing)
-
-
-def _read() -> str:
-    from mmjax import config
-    from mmjax.study.document import table
-    from mmjax.study.input import photographs, reading, spread, write_pairs
-
-    with tempfile.TemporaryDirectory() as folder:
-        nodes = write_pairs(Path(folder) / "pairs", photographs(SOURCES[0]), 1_000)
-        sources = {name: config.build("data.sources", node, "data.source", split="train") for name, node in nodes.items()}
-        rates = reading(sources, F.repeats, F.seconds)
-    return table(["from the page cache, one thread", "examples/s"], [[name, spread(values)] for name, values in rates.items()])
+def _all() -> None:
+    """Each command in a process of its own, so that nothing holds the device's memory; what does not end in time is said."""
+    _cli.required("out")
+    out, end = Path(F.out), time.monotonic() + 60 * F.minutes
+    out.mkdir(parents=True, exist_ok=True)
+    for command in COMMANDS:
+        line = [sys.executable, __file__, command, f"--repeats={F.repeats}", f"--seconds={F.seconds}", f"--steps={F.steps}"]
+        begin, left = time.monotonic(), end - time.monotonic()
+        with open(out / f"{command}.md", "w") as text, open(out / f"{command}.log", "w") as log:
+            try:
+                status = subprocess.run(line, stdout=text, stderr=log, timeout=max(left, 1), env=_shared()).returncode
+                told = f"{time.monotonic() - begin:.0f} s" if not status else f"failed, see {out / command}.log"
+            except subprocess.TimeoutExpired:
+                told = "not finished in time"
+        print(f"{command}: {told}", flush=True)
 
 
-def _wait() -> str:
-    from mmjax.study.document import table
-    from mmjax.study.input import photographs, write_pairs
-
-    lines = []
-    with tempfile.TemporaryDirectory() as folder:
-        nodes = write_pairs(Path(folder) / "pairs", photographs(SOURCES[0]), 500)
-        for name, config in {
-            f"quickstart ({QUICKSTART})": _without_evaluation(_load(QUICKSTART), 100),
-            "photographs at 224 pixels, ViT S/32": _at_224(nodes["table of files"]),
-        }.items():
-            lines.append([name, *_waiting(config, Path(folder) / f"run_{len(lines)}")])
-    return table(["run", "examples/s trained", "examples/s of the loader alone", "share of the time waited"], lines)
+def _shared() -> dict[str, str]:
+    """JAX takes memory as it needs it: PyTorch is on the same device."""
+    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
 
 
 def _load(file: str) -> dict:
+    """The config of a file, FILE[:key=value,...], or of one in `configs/`."""
     import importlib.util
 
     from mmjax.config import plain
 
     path, _, argument = file.partition(":")
-    spec = importlib.util.spec_from_file_location("benchmarked", ROOT / path)
+    path = ROOT / path if path.endswith(".py") else ROOT / "configs" / f"{path}.py"
+    spec = importlib.util.spec_from_file_location("benchmarked", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return plain(module.get_config(argument))
 
 
-def _without_evaluation(config: dict, steps: int) -> dict:
-    return {**config, "steps": steps, "evals": {}, "checkpoint": {"every": steps}, "log": {"every": 2}}
-
-
-def _at_224(source: dict) -> dict:
-    """Training at the usual size. On a CPU the step is slow; a device waits for as long as the loader's examples/s say."""
-    image = dict(name="vit", patch=32, width=384, depth=12, heads=6)
-    text = dict(name="text_transformer", vocab=259, width=128, depth=1, heads=4)
-    pp = dict(image="decode_random_resized_crop(224, (0.9, 1.0))|flip_lr", text="lower|tokens(16)")
-    config = dict(
-        seed=0,
-        data=dict(source=source, pp=pp, batch_size=16, tokenizer=dict(name="byte")),
-        model=dict(name="aligner", width=128, encoders=dict(image=image, text=text)),
-        objectives=dict(contrastive=dict(name="contrastive", pairs=[("image", "text")])),
-        optimizer=dict(name="adamw", lr=1e-3, warmup=1, rules=[(".*", dict(decay=0.1))]),
-    )
-    return _without_evaluation(config, 20)
-
-
-def _waiting(config: dict, workdir: Path) -> list[str]:
-    """Examples/s of a run after its first steps, those of its loader alone, and the share of the time that the run waited."""
-    import jax
-
-    from mmjax.study.input import in_turns, spread
-    from mmjax.train.build import parts_of
-    from mmjax.train.loop import train
-
-    train(config, workdir)
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if "train/wait_share" in line][1:]  # the first compiles
-    parts = parts_of(config, workdir)
-    with jax.set_mesh(parts.mesh):
-        batches = parts.data.train_batches(parts.mesh, config["steps"])
-        deliver = lambda: len(jax.block_until_ready(next(batches))["image"])  # noqa: E731
-        alone = in_turns({"loader": deliver}, F.repeats, F.seconds)["loader"]
-    shares = [line["train/wait_share"] * 100 for line in lines]
-    return [spread([line["train/examples_per_s"] for line in lines]), spread(alone), f"{spread(shares, 1)} %"]
-
-
-def _start() -> str:
-    """Every start is a process of its own."""
-    from mmjax.study.document import table
-    from mmjax.study.input import spread
-
-    seconds: dict[str, list[dict[str, float]]] = {"cold": [], "compiled before": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for turn in range(F.repeats):
-            for name, runs in seconds.items():
-                environment = {**os.environ, "MMJAX_CACHE": f"{folder}/cache_{turn}", "MMJAX_BEGIN": str(time.time())}
-                command = [sys.executable, __file__, "start", "--one_start", "--config_file", F.config_file]
-                command += ["--workdir", f"{folder}/{turn}_{name[:4]}"]
-                done = subprocess.run(command, env=environment, capture_output=True, text=True)
-                if done.returncode:
-                    sys.exit(done.stderr)
-                runs.append(json.loads(done.stdout.splitlines()[-1]))
-    lines = [[phase, *(spread([run[phase] for run in runs], 2) for runs in seconds.values())] for phase in PHASES]
-    lines.append(["**all**", *(spread([sum(run.values()) for run in runs], 2) for runs in seconds.values())])
-    return table([f"seconds, {F.config_file}", *(f"{name}" for name in seconds)], lines)
-
-
-def _one_start(workdir: Path) -> dict[str, float]:
-    """The seconds of each phase, doing what the loop does up to the end of the first step."""
-    marks = [float(os.environ["MMJAX_BEGIN"])]
-
-    def mark() -> None:
-        marks.append(time.time())
-
-    import jax
-
-    from mmjax.train import checkpoint, evaluation, logging, loop  # noqa: F401 - what a run imports
-    from mmjax.train.build import parts_of
-
-    config = _load(F.config_file)
-    import grain  # noqa: F401
-
-    mark()
-    workdir.mkdir(parents=True)
-    parts = parts_of(config, workdir)
-    parts.batch_shapes()  # opens the source, trains the tokenizer
-    mark()
-    with jax.set_mesh(parts.mesh):
-        shapes = parts.state_shapes()
-        mark()
-        batch = next(parts.data.train_batches(parts.mesh))
-        mark()
-        state = jax.block_until_ready(parts.init(shapes, batch))
-        mark()
-        lowered = parts.step(shapes).lower(state, batch)
-        mark()
-        step = lowered.compile()
-        mark()
-        jax.block_until_ready(step(state, batch))
-        mark()
-    return {phase: end - begin for phase, begin, end in zip(PHASES, marks, marks[1:], strict=False)}
-
-
 if __name__ == "__main__":
+    flags.DEFINE_list("models", [], "Of `train`: some of quickstart, B/32, B/16 and L/14; by default those that fit the device.")
+    flags.DEFINE_integer("batch_size", None, "Of `train`.", lower_bound=2)
+    flags.DEFINE_list("sizes", [], "Of `loss` the batches, of `compile` the depths.")
+    flags.DEFINE_integer("steps", 200, "Of `loop`: how long a run is.", lower_bound=2)
     flags.DEFINE_enum("part", None, ["decode", "read", "wait"], "Of `input` only this; all three otherwise.")
-    flags.DEFINE_string("config_file", QUICKSTART, "What `start` starts: FILE or FILE:key=value,...")
+    flags.DEFINE_string("config_file", None, "What `start` or `loop` runs: FILE or FILE:key=value,...")
     flags.DEFINE_string("document", None, "A Markdown file: the tables replace what stands between the marks of their names.")
     flags.DEFINE_integer("repeats", 5, "How many turns.", lower_bound=1)
     flags.DEFINE_float("seconds", 0.5, "How long a contestant works in each turn.", lower_bound=0.0)
-    flags.DEFINE_boolean("one_start", False, "What `start` calls itself with.")
-    flags.DEFINE_string("workdir", None, "The folder of --one_start.")
-    _cli.run(main, commands=("input", "start"))
+    flags.DEFINE_string("out", None, "The folder of `all`.")
+    flags.DEFINE_float("minutes", 9.0, "How long `all` may take.", lower_bound=0.1)
+    flags.DEFINE_string("one_start", None, "What `start` calls itself with: the folder of a run.")
+    _cli.run(main, commands=(*COMMANDS, "all"))

@@ -15,6 +15,7 @@ from mmjax import config
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.study.document import table
+from mmjax.train.speed import step_flops
 
 ROWS, WIDTH, STAGES = 8, 128, 4
 TOKENS = {"audio": 50, "image": 49, "text": 32}
@@ -39,9 +40,8 @@ def cost(fusion: Any, modalities: int = 3) -> tuple[int, float]:
     """Parameters, and the floating-point operations of an example's forward pass as XLA counts them."""
     x = encodings(modalities)
     variables = jax.eval_shape(lambda x: fusion.init(jax.random.key(0), x, train=False), x)
-    compiled = jax.jit(lambda v, x: fusion.apply(v, x, train=False).pooled).lower(variables, x).compile()
-    counted: Any = compiled.cost_analysis()
-    return sum(leaf.size for leaf in jax.tree.leaves(variables)), counted["flops"] / ROWS
+    flops = step_flops(jax.jit(lambda v, x: fusion.apply(v, x, train=False).pooled), variables, x)
+    return sum(leaf.size for leaf in jax.tree.leaves(variables)), flops / ROWS
 
 
 def described(cls: Any) -> str:

@@ -110,8 +110,9 @@ def measure(parts: Parts, fns: Any, state: Any, step: int, due: dict[str, str], 
     """Evaluates in mid-training and logs what was found."""
     begin = time.perf_counter()
     numbers, _ = evaluate(parts, fns, state, step=step, splits=due, details=False)
-    log.write(step, numbers)
-    log.pause(time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin
+    log.write(step, {**numbers, "time/evaluation_s": seconds})
+    log.pause(seconds)
     return numbers
 
 

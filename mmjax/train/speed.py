@@ -124,12 +124,12 @@ def compiled_again(say: Callable[[str], None]) -> Iterator[None]:
     explained = _Explained()
     loggers = [logging.getLogger(f"jax._src.{name}") for name in ("interpreters.partial_eval", "compiler", "compilation_cache")]
 
-    def listen(event: str, seconds: float, **about: Any) -> None:
+    def listen(event: str, duration_secs: float, **about: Any) -> None:
         name = str(about.get("fun_name", "")).removeprefix("jit(").removesuffix(")").removeprefix("jit_")
         if event.endswith("backend_compile_duration") and name in OURS:
             why = explained.reasons.pop(name, "its arguments lie on the devices in another way")
             if why != NEW:
-                say(f"{name} was compiled again, which took {seconds:.1f} s: {why}")
+                say(f"{name} was compiled again, which took {duration_secs:.1f} s: {why}")
 
     for logger in loggers:
         logger.addFilter(explained)

@@ -37,21 +37,22 @@ def script(name, *arguments, timeout=240):
 
 def test_benchmark_explains_itself_and_knows_its_commands():
     done = script("benchmark.py", "--help")
-    assert "benchmark.py input [--part" in done.stdout and "benchmark.py start" in done.stdout and "--document" in done.stdout
+    assert "benchmark.py input   [--part" in done.stdout and "benchmark.py start   [" in done.stdout and "--document" in done.stdout
     for arguments, found in ((["--part", "read"], "nothing"), (["inputs"], "inputs")):
         done = script("benchmark.py", *arguments)
-        assert done.returncode == 2 and f"The command should be one of input, start, not {found}." in done.stderr, done.stderr
+        assert done.returncode == 2 and f"The command should be one of train, loss, compile, loop, input, start, all, not {found}." in done.stderr, done.stderr
 
 
 def test_what_the_benchmark_trains_is_valid(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "experiments")
     import benchmark
 
+    from mmjax.study.benchmarks import input as reading
     from mmjax.train.build import parts_of
 
-    parts_of(benchmark._at_224({"name": "openmoji"}))
-    quickstart = parts_of(benchmark._without_evaluation(benchmark._load(benchmark.QUICKSTART), 100))
-    assert not quickstart.evals and quickstart.config["data"] == benchmark._load(benchmark.QUICKSTART)["data"]
+    parts_of(reading.at_224({"name": "openmoji"}))
+    quickstart = parts_of(reading.without_evaluation(benchmark._load("align_openmoji"), 100))
+    assert not quickstart.evals and quickstart.config["data"] == benchmark._load("configs/align_openmoji.py")["data"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes cannot be bound to cores here")

@@ -1,29 +1,107 @@
-"""How fast the input side is: decoding against other libraries' pipelines, and reading from three kinds of files.
-
-Everything is timed in turns, one contestant after another and all of it again, so that what else the machine does falls
-on all of them; a ratio is of two neighbours in time.
-"""
+"""How fast the input side is: decoding against other libraries' pipelines, and reading from three kinds of files."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmjax.config import UserError
+from mmjax.config import UserError, build
 from mmjax.data.pp.builder import parse
+from mmjax.study.benchmarks.timing import Rates, in_turns, one_core, spread
+from mmjax.study.document import table
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's images
 SKIMAGE = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "retina", "rocket")  # those that its package carries
-Rates = dict[str, list[float]]
+SOURCES, SCALES = (500, 1024), ((0.9, 1.0), (0.08, 1.0))
+QUICKSTART = "align_openmoji"
+PARTS = ("decode", "read", "wait")
+
+
+def tables(load: Callable[[str], Any], part: str | None, repeats: int, seconds: float) -> dict[str, str]:
+    """A table for each of PARTS, or for one of them."""
+    made = {
+        "decode": lambda: _decode(repeats, seconds),
+        "read": lambda: _read(repeats, seconds),
+        "wait": lambda: _wait(load, repeats, seconds),
+    }
+    return {name: make() for name, make in made.items() if part in (None, name)}
+
+
+def _decode(repeats: int, seconds: float) -> str:
+    rows, missing = decoding(224, SOURCES, SCALES, repeats, seconds)
+    lines = []
+    for row in rows:
+        ratio = "" if row["pipeline"] == "ours" else spread(row["ratios"], 2)
+        lines.append([row["pipeline"], f"{row['side']:,}", "{} to {}".format(*row["scale"]), spread(row["rates"]), ratio])
+    head = ["pipeline, on one core", "source, pixels", "share of the area cropped", "images/s", "ours is times as fast"]
+    return table(head, lines) + "".join(f"\n{m}\n" for m in missing)
+
+
+def _read(repeats: int, seconds: float) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = write_pairs(Path(folder) / "pairs", photographs(SOURCES[0]), 1_000)
+        sources = {name: build("data.sources", node, "data.source", split="train") for name, node in nodes.items()}
+        rates = reading(sources, repeats, seconds)
+    return table(["from the page cache, one thread", "examples/s"], [[name, spread(values)] for name, values in rates.items()])
+
+
+def _wait(load: Callable[[str], Any], repeats: int, seconds: float) -> str:
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = write_pairs(Path(folder) / "pairs", photographs(SOURCES[0]), 500)
+        runs = {
+            f"quickstart (configs/{QUICKSTART}.py)": without_evaluation(load(QUICKSTART), 100),
+            "photographs at 224 pixels, ViT S/32": at_224(nodes["table of files"]),
+        }
+        for name, config in runs.items():
+            lines.append([name, *_waiting(config, Path(folder) / f"run_{len(lines)}", repeats, seconds)])
+    return table(["run", "examples/s trained", "examples/s of the loader alone", "share of the time waited"], lines)
+
+
+def without_evaluation(config: Any, steps: int) -> dict:
+    """The same run, of so many steps and nothing else."""
+    return {**config, "steps": steps, "evals": {}, "checkpoint": {"every": steps}, "log": {"every": 2}}
+
+
+def at_224(source: Any) -> dict:
+    """Training at the usual size. On a CPU the step is slow; a device waits for as long as the loader's examples/s say."""
+    image = dict(name="vit", patch=32, width=384, depth=12, heads=6)
+    text = dict(name="text_transformer", vocab=259, width=128, depth=1, heads=4)
+    pp = dict(image="decode_random_resized_crop(224, (0.9, 1.0))|flip_lr", text="lower|tokens(16)")
+    config = dict(
+        seed=0,
+        data=dict(source=source, pp=pp, batch_size=16, tokenizer=dict(name="byte")),
+        model=dict(name="aligner", width=128, encoders=dict(image=image, text=text)),
+        objectives=dict(contrastive=dict(name="contrastive", pairs=[("image", "text")])),
+        optimizer=dict(name="adamw", lr=1e-3, warmup=1, rules=[(".*", dict(decay=0.1))]),
+    )
+    return without_evaluation(config, 20)
+
+
+def _waiting(config: dict, workdir: Path, repeats: int, seconds: float) -> list[str]:
+    """Examples/s of a run without its first step, those of its loader alone, and the share of the time that the run waited."""
+    import jax
+
+    from mmjax.train.build import parts_of
+    from mmjax.train.loop import train
+
+    train(config, workdir)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "train/wait_share" in line]
+    parts = parts_of(config, workdir)
+    with jax.set_mesh(parts.mesh):
+        batches = parts.data.train_batches(parts.mesh, config["steps"])
+        deliver = lambda: len(jax.block_until_ready(next(batches))["image"])  # noqa: E731
+        alone = in_turns({"loader": deliver}, repeats, seconds)["loader"]
+    shares = [line["train/wait_share"] * 100 for line in lines]
+    return [spread([line["train/examples_per_s"] for line in lines]), spread(alone), f"{spread(shares, 1)} %"]
 
 
 def photographs(side: int, quality: int = 90) -> list[bytes]:
@@ -44,35 +122,6 @@ def photographs(side: int, quality: int = 90) -> list[bytes]:
         )
         out.append(file.getvalue())
     return out
-
-
-def in_turns(contestants: Mapping[str, Callable[[], int]], repeats: int, seconds: float) -> Rates:
-    """Items a second of each contestant, `repeats` times in turns. A contestant does some items and says how many."""
-    for work in contestants.values():
-        work()  # imports, caches, compilation
-    rates: Rates = {name: [] for name in contestants}
-    for _ in range(repeats):
-        for name, work in contestants.items():
-            done, passed, begin = 0, 0.0, time.perf_counter()
-            while not done or passed < seconds:
-                done += work()
-                passed = time.perf_counter() - begin
-            rates[name].append(done / passed)
-    return rates
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Everything inside runs on a single core, also what starts threads; where the system cannot do that, as it likes."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def our_pipeline(text: str) -> Callable[[Sequence[bytes]], Any]:
@@ -212,9 +261,3 @@ def reading(sources: Mapping[str, Any], repeats: int, seconds: float) -> Rates:
         return lambda: len([(example["image"], example["text"]) for example in map(sources[name].__getitem__, orders[name].tolist())])
 
     return in_turns({name: all_of(name) for name in sources}, repeats, seconds)
-
-
-def spread(values: Sequence[float], digits: int = 0) -> str:
-    """Median and, in brackets, smallest and largest."""
-    low, middle, high = (f"{x:,.{digits}f}" for x in (min(values), float(np.median(values)), max(values)))
-    return f"{middle} ({low}–{high})"

@@ -10,7 +10,8 @@ from PIL import Image
 
 from mmjax import config
 from mmjax.config import UserError
-from mmjax.study import input as study
+from mmjax.study.benchmarks import input as study
+from mmjax.study.benchmarks import timing
 
 
 def noise(side, seed):
@@ -22,7 +23,7 @@ def noise(side, seed):
 
 def test_contestants_take_turns_and_rates_are_items_a_second(monkeypatch):
     clock, order = [0.0], []
-    monkeypatch.setattr(study.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
 
     def contestant(name, items, seconds):
         def work():
@@ -32,7 +33,7 @@ def test_contestants_take_turns_and_rates_are_items_a_second(monkeypatch):
 
         return work
 
-    rates = study.in_turns({"fast": contestant("fast", 8, 1.0), "slow": contestant("slow", 2, 0.5)}, repeats=2, seconds=2)
+    rates = timing.in_turns({"fast": contestant("fast", 8, 1.0), "slow": contestant("slow", 2, 0.5)}, repeats=2, seconds=2)
     assert rates == {"fast": [8, 8], "slow": [4, 4]}
     assert order == ["fast", "slow"] + 2 * (["fast"] * 2 + ["slow"] * 4), "a turn to warm up, then both in every turn"
 
@@ -40,7 +41,7 @@ def test_contestants_take_turns_and_rates_are_items_a_second(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot pin processes")
 def test_one_core_is_one_and_given_back():
     before = os.sched_getaffinity(0)
-    with study.one_core():
+    with timing.one_core():
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
 
@@ -96,4 +97,4 @@ def test_the_three_formats_hold_the_same_pairs(tmp_path):
 
 
 def test_a_spread_is_median_and_both_ends():
-    assert study.spread([3, 1, 2_000]) == "3 (1–2,000)" and study.spread([0.5, 1.25], 2) == "0.88 (0.50–1.25)"
+    assert timing.spread([3, 1, 2_000]) == "3 (1–2,000)" and timing.spread([0.5, 1.25], 2) == "0.88 (0.50–1.25)"
