@@ -23,7 +23,6 @@ WIDTHS = {"CLIP B/16": 512, "CLIP L/14": 768, "SigLIP B/16": 768, "SigLIP So400m
 WAYS = ("dense", "chunked", "ring")
 SIZES = [(loss, width) for width in (512, 768, 1152) for loss in ("softmax", "sigmoid") if (loss, width) != ("sigmoid", 512)]
 CLOCK = 1.75e9  # of v5p: what its 459 TFLOP/s are with 2 x 4 units of 128 x 128 multiplications and additions
-WHOLE_PRODUCTS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 100_000}
 
 
 class Case(NamedTuple):
@@ -35,7 +34,6 @@ class Case(NamedTuple):
     grown: str = "data"  # the mesh axis that one dimension of the slice goes to; the others go to `data`
     logits: str = "dense"
     cache: int = 1
-    whole: bool = False  # whether products wait for all of their factors, instead of passing parts of them round
     chip: str = "v5p"
     depth: int = 0  # of both towers, where it is not the config's
     unrolled: bool = False  # whether the blocks are compiled one by one
@@ -45,7 +43,7 @@ class Case(NamedTuple):
     def name(self) -> str:
         """What tells it from the others."""
         more = {f"cache{self.cache}": self.cache > 1, f"depth{self.depth}": self.depth}
-        more |= {word: getattr(self, word) for word in ("whole", "unrolled", "quick")}
+        more |= {word: getattr(self, word) for word in ("unrolled", "quick")}
         told = [MODELS[self.model], self.logits, self.chip, str(self.chips), self.grown, str(self.rows)]
         return "-".join([*told, *(word for word, is_so in more.items() if is_so)])
 
@@ -63,8 +61,7 @@ class Case(NamedTuple):
             {f"model.encoders.{tower}.{key}": value for tower in ("image", "text") for key, value in towers.items()},
             {"objectives.contrastive.logits": self.logits, "optimizer.cache": self.cache, "data.batch_size": self.rows * self.chips},
         )
-        options = (WHOLE_PRODUCTS if self.whole else {}) | (QUICK if self.quick else {})
-        return compiled(config, chip_of(self.chip), self.mesh, options)
+        return compiled(config, chip_of(self.chip), self.mesh, QUICK if self.quick else {})
 
 
 class Loss(NamedTuple):
@@ -99,14 +96,12 @@ STRONG = [Case(model, n, GLOBAL // n) for model in MODELS if model != "SigLIP B/
 CACHED = Case("CLIP B/16", 8, GLOBAL // 8, cache=GLOBAL // 8 // ROWS)
 # What runs beside computing does so only with the compiler's whole effort.
 RING = Case("CLIP B/16", WHOLE, logits="ring", quick=False)
-WINDOWED = Case(SO400M, WHOLE, grown="fsdp", quick=False)
-FSDP = [WINDOWED._replace(chips=n, whole=True, quick=True) for n in (8, WHOLE)]
+FSDP = [Case(SO400M, n, grown="fsdp", quick=n == 8) for n in (8, WHOLE)]
 AXIS = Case(SO400M, WHOLE, GLOBAL // WHOLE)
-AXES = [AXIS._replace(grown=axis, whole=whole, quick=whole) for axis in ("fsdp", "tensor") for whole in (False, True)]
-AXES += [AXIS._replace(grown="sequence", quick=False)]
+AXES = [AXIS._replace(grown=axis, quick=False) for axis in ("fsdp", "tensor", "sequence")]
 SLOW = Case("CLIP B/16", 8, quick=False)
 UNROLLED = [Case("CLIP B/16", 8, depth=2, unrolled=unrolled) for unrolled in (False, True)]
-CASES = [*ALONE, *LARGE, *OWN, *WEAK, *STRONG, CACHED, SLOW, *UNROLLED, RING, WINDOWED, *FSDP, *AXES]
+CASES = [*ALONE, *LARGE, *OWN, *WEAK, *STRONG, CACHED, SLOW, *UNROLLED, RING, *FSDP, *AXES]
 
 
 class Plan:
@@ -188,7 +183,6 @@ def document(programs: Mapping[Any, Program], made: Iterable[Mapping[str, Any]],
         "rows": ROWS,
         "batch": f"{GLOBAL:,}",
         "largest": SO400M,
-        "option": " ".join(f"--{name}={value}" for name, value in WHOLE_PRODUCTS.items()),
         "says": _says(plan),
         "checks": _checks(plan),
         "tables": {name: make(plan) for name, make in TABLES.items()},
@@ -206,7 +200,6 @@ def document(programs: Mapping[Any, Program], made: Iterable[Mapping[str, Any]],
 def _claims(plan: Plan) -> dict[str, bool]:
     """What the text says besides numbers, and whether these programs bear it out."""
     towers = {model: plan.towers(model, 8) / plan.towers(model, WHOLE) for model in MODELS}
-    windowed, whole = (plan.step(case).seconds for case in (WINDOWED, FSDP[1]))
     dense, chunked, ring = LARGEST
     return {
         "a model without its loss keeps more of its throughput than with it": all(
@@ -218,7 +211,6 @@ def _claims(plan: Plan) -> dict[str, bool]:
         "the ring needs the least memory": plan.programs[ring].needs < min(plan.programs[case].needs for case in (dense, chunked)),
         "the ring gains on dense logits with rows": plan.step(ring).seconds / plan.step(dense).seconds
         < plan.step(Loss(ring.loss, ring.width, ring.chips, logits="ring")).seconds / plan.step(dense._replace(rows=ROWS)).seconds,
-        "whole products are faster": whole < windowed,
         "a fixed batch loses throughput": all(plan.strong(case) < 1 for case in STRONG if case.chips == WHOLE),
     }
 
@@ -233,7 +225,6 @@ def _says(plan: Plan) -> dict[str, str]:
     """The numbers of the statements; what could turn out otherwise is chosen by them."""
     ratios = {n: [plan.step(Loss(*size, n, logits="ring")).seconds / plan.step(Loss(*size, n)).seconds for size in SIZES] for n in COUNTS}
     turns = [plan.step(Loss(*size, WHOLE, logits="ring")).seconds / (2 * WHOLE) for size in SIZES]
-    windowed, whole = (plan.step(case).seconds / plan.step(Case(SO400M, WHOLE)).seconds for case in (WINDOWED, FSDP[1]))
     axes = {_mesh(plan, case): plan.step(case).seconds for case in (AXIS, *AXES) if plan.programs[case].fits}
     before = plan.programs[Case(SO400M, 8)]
     large = LARGEST[0]
@@ -251,9 +242,8 @@ def _says(plan: Plan) -> dict[str, str]:
         "large": _listed(f"{_alone(plan, case)} ms and {_gib(plan.programs[case].needs)} GiB `{case.logits}`" for case in LARGEST),
         "small": _range((plan.programs[Loss(*size, WHOLE)].needs / GIB for size in SIZES), "{:.1f}".format),
         "equal": _listed(f"{_equal_batch(plan, model):,.0f} ({model})" for model in MODELS),
-        "fsdp": f"`fsdp={WINDOWED.mesh['fsdp']}`",
-        "windowed": _two(windowed),
-        "whole": _two(whole),
+        "fsdp": f"`fsdp={FSDP[1].mesh['fsdp']}`",
+        "sharded": _two(plan.step(FSDP[1]).seconds / plan.step(Case(SO400M, WHOLE)).seconds),
         "strong_rows": str(AXIS.rows),
         "strong": _range((plan.strong(case) for case in STRONG if case.chips == WHOLE), _two),
         "axes": _listed(f"{_ms(seconds)} ms with {mesh}" for mesh, seconds in sorted(axes.items(), key=lambda item: item[1])),
@@ -391,7 +381,7 @@ def _narrowest(program: Program, memory: int) -> str:
 
 def _axes(plan: Plan) -> str:
     rows = []
-    for case in [Case(SO400M, 8), FSDP[0], Case(SO400M, WHOLE), WINDOWED, FSDP[1], AXIS, *AXES]:
+    for case in [Case(SO400M, 8), FSDP[0], Case(SO400M, WHOLE), FSDP[1], AXIS, *AXES]:
         program, told = plan.programs[case], ["does not fit", "", "", ""]
         if program.fits:
             step = plan.step(case)
@@ -402,12 +392,12 @@ def _axes(plan: Plan) -> str:
 
 def _mesh(plan: Plan, case: Case) -> str:
     sizes = ", ".join(f"{axis}={size:,}" for axis, size in plan.programs[case].mesh.items() if size > 1)
-    return f"`{sizes}`" + (", whole products" if case.whole else "")
+    return f"`{sizes}`"
 
 
 def _sent(plan: Plan) -> str:
     rows = []
-    for case in [Case("CLIP B/16", 8), Case("CLIP B/16", WHOLE), Case(SO400M, WHOLE), RING, WINDOWED, FSDP[1], *AXES]:
+    for case in [Case("CLIP B/16", 8), Case("CLIP B/16", WHOLE), Case(SO400M, WHOLE), RING, FSDP[1], *AXES]:
         name = f"{case.model}, {_mesh(plan, case)}, {case.rows} rows a chip" + (", `ring`" if case.logits == "ring" else "")
         for (kind, axes), (sent, seconds, waited) in sorted(plan.step(case).moved.items(), key=lambda item: -item[1][0]):
             if sent >= 1e5:
