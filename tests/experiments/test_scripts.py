@@ -40,7 +40,10 @@ def test_benchmark_explains_itself_and_knows_its_commands():
     assert "benchmark.py input   [--part" in done.stdout and "benchmark.py start   [" in done.stdout and "--document" in done.stdout
     for arguments, found in ((["--part", "read"], "nothing"), (["inputs"], "inputs")):
         done = script("benchmark.py", *arguments)
-        assert done.returncode == 2 and f"The command should be one of train, loss, compile, loop, input, start, all, not {found}." in done.stderr, done.stderr
+        assert (
+            done.returncode == 2
+            and f"The command should be one of train, loss, compile, loop, input, start, all, not {found}." in done.stderr
+        ), done.stderr
 
 
 def test_what_the_benchmark_trains_is_valid(monkeypatch):
