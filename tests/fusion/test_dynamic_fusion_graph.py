@@ -69,4 +69,4 @@ def test_an_edge_of_efficacy_0_lets_nothing_through():
 def test_too_many_modalities():
     given = encodings(**{f"series_{i}": (1, 2) for i in range(7)})
     with pytest.raises(ConfigError, match="the subsets of 7 modalities has 2,059 edges"):
-        DynamicFusionGraph().init(jax.random.key(0), given, train=False)
+        jax.eval_shape(lambda: DynamicFusionGraph().init(jax.random.key(0), given, train=False))

@@ -129,4 +129,4 @@ def test_wrong_fields():
         ({"how": "attention", "heads": 3}, "align_heads=3 do not divide the 16 features"),
     ):
         with pytest.raises(ConfigError, match=message):
-            Alignment(**fields).init(jax.random.key(0), given)
+            jax.eval_shape(lambda fields=fields: Alignment(**fields).init(jax.random.key(0), given))
