@@ -1,5 +1,4 @@
-"""Dynamic fusion graph (DFG): Zadeh et al., 2018, 'Multimodal Language Analysis in the Wild: CMU-MOSEI Dataset and Interpretable
-Dynamic Fusion Graph', sec. 4.
+"""Dynamic fusion graph (DFG): Zadeh et al., 2018, 'Multimodal Language Analysis in the Wild', sec. 4.
 
 A vertex for every set of modalities, made of the vertices of its subsets, and one over all of them; how much an edge lets through,
 its efficacy between 0 and 1, is decided example by example by a network that sees all modalities. They are sown as `efficacies`

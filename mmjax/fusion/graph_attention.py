@@ -3,9 +3,8 @@
 A node is a modality's pooled vector, or each of its tokens. In every layer a node attends to its neighbours and itself, by scores
 that are a sum of one for each end of the edge; heads are concatenated (eq. 5), and averaged in the last layer (eq. 6), which has
 no activation. Layers are residual, as in sec. 3.3. Edges are between all nodes, `between` modalities or `within` them; one kind for
-all layers, or one a layer, as in `edges=("within", "between")`. With modalities as nodes it is the graph of, for instance, Mai et
-al., 2020, 'Modality to Modality Translation', sec. 3.3, without its vertices for pairs, which are in `dynamic_fusion_graph`.
-What nodes have become is averaged. Takes any number of modalities. Gaps: left out. Time: one vector a modality, or unaligned tokens.
+all layers, or one a layer, as in `edges=("within", "between")`. What nodes have become is averaged. Vertices for sets of modalities
+are in `dynamic_fusion_graph`. Takes any number of modalities. Gaps: left out. Time: one vector a modality, or unaligned tokens.
 Cost: nodes^2 sums a head and layer, without products of queries and keys. For several modalities that are to hear of each other
 before they are pooled; `early_transformer` where there are data enough for dot-product attention.
 """

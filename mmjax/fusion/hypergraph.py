@@ -2,7 +2,7 @@
 
 Nodes are all tokens. A hyperedge joins the tokens of a modality, and another one all tokens, of whatever modality, of a window of
 time; the hyperedges of Chen et al., 2023, 'Multivariate, Multi-Frequency and Multimodal: Rethinking Graph Neural Networks for
-Emotion Recognition in Conversation', sec. 3.3, with a window in place of an utterance. A layer maps the nodes, lets every
+Emotion Recognition in Conversation', with a window in place of an utterance. A layer maps the nodes, lets every
 hyperedge gather the mean of its nodes, and every node the weighted mean of its hyperedges, both normalised by the nodes' degrees.
 A hyperedge's weight is learned: one a modality, and one for all windows. Takes any number of modalities. Gaps: left out. Time:
 windows by the tokens' times, and evenly in their order where there are none. Cost: nodes x (modalities + windows) a layer, linear in
@@ -27,9 +27,7 @@ from mmjax.nn.transformer import Dtype
 from mmjax.ops.masks import masked_mean, presence, zero_absent, zero_where_not
 
 
-def hypergraph_mean(
-    x: Float[Array, "B N D"], incidence: Float[Array, "B N E"], weight: Float[Array, " E"]
-) -> Float[Array, "B N D"]:
+def hypergraph_mean(x: Float[Array, "B N D"], incidence: Float[Array, "B N E"], weight: Float[Array, " E"]) -> Float[Array, "B N D"]:
     """D_v^-1/2 H W D_e^-1 H' D_v^-1/2 x; a node of no hyperedge is 0, and a hyperedge without nodes has no part."""
     degree = jnp.einsum("bne,e->bn", incidence, weight)[:, :, None]
     scale = jnp.where(degree > 0, jax.lax.rsqrt(jnp.where(degree > 0, degree, 1)), 0)

@@ -83,7 +83,7 @@ class StateSpace(nn.Module):
 
 
 def step_sizes(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Biases for which softplus gives step sizes between 0.001 and 0.1, evenly in their logarithm (sec. 3.6)."""
+    """Biases for which softplus gives step sizes between 0.001 and 0.1, evenly in their logarithm, as in the published code."""
     size = jnp.exp(jax.random.uniform(key, shape, dtype, np.log(1e-3), np.log(0.1)))
     return size + jnp.log(-jnp.expm1(-size))
 

@@ -1,10 +1,10 @@
 """MFN and Graph-MFN: Zadeh et al., 2018, 'Memory Fusion Network for Multi-view Sequential Learning', and 2018, 'CMU-MOSEI', sec. 4.
 
 An LSTM a modality, side by side over common steps. At every step an attention over the LSTMs' memories before and after it finds
-what changes together (delta-memory attention, eq. 1-2 of the first paper), and a gated memory of all modalities keeps it (eq.
-3-6). Graph-MFN ('Multimodal Language Analysis in the Wild: CMU-MOSEI Dataset and Interpretable Dynamic Fusion Graph') has a
-dynamic fusion graph over the LSTMs' outputs before and after the step in place of the attention: `attention="graph"`. How much
-its edges let through is sown as `efficacies` [B, steps, edges], in the order of `mmjax.nn.fusion_graph.edges`.
+what changes together (delta-memory attention), and a memory of all modalities, with one gate to retain and one to update, keeps it
+(multi-view gated memory). Graph-MFN ('Multimodal Language Analysis in the Wild: CMU-MOSEI Dataset and Interpretable Dynamic Fusion
+Graph') has a dynamic fusion graph over the LSTMs' outputs before and after the step in place of the attention: `attention="graph"`.
+How much its edges let through is sown as `efficacies` [B, steps, edges], in the order of `mmjax.nn.fusion_graph.edges`.
 
 The papers' modalities are aligned to words; here tokens are first resampled at common steps. A modality that has nothing at a step
 keeps its state, where the published code would read zeros. Takes any number of modalities. Gaps: zeros stand in for the LSTM's
@@ -15,6 +15,7 @@ recurrence over the steps with M LSTMs and four small networks. For aligned stre
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -101,9 +102,8 @@ class Mfn(nn.Module):
         present = {m: seen.any(axis=1) for m, seen in steps.seen.items()}
         start = {m: jnp.zeros((len(x), self.width), self.dtype) for m, x in gates.items()}
         memory = jnp.zeros((len(steps.valid), self.memory), self.dtype)
-        scan = nn.scan(
-            Step, variable_broadcast="params", split_rngs={"params": False, "dropout": True}, in_axes=(1, nn.broadcast), out_axes=1
-        )
+        axes: Any = (1, nn.broadcast)
+        scan = nn.scan(Step, variable_broadcast="params", split_rngs={"params": False, "dropout": True}, in_axes=axes, out_axes=1)
         step = scan(self.width, self.memory, self.hidden, self.attention, self.linear, self.dropout, self.dtype, train, name="step")
         _, (x, efficacies) = step((start, start, memory), (gates, steps.seen, steps.valid), present)
         if self.attention == "graph":

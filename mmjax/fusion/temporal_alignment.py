@@ -1,12 +1,12 @@
 """Aligned fusion: modalities resampled at common steps by their times, side by side at every step, and a transformer over the steps.
 
-Word-level fusion without the words: Chen et al., 2017, 'Multimodal Sentiment Analysis with Word-Level Fusion and Reinforcement
-Learning', sec. 3.1, averages what is seen and heard while a word is said (`align="mean"`, `main="text"`). Without `main` the steps
-are even. Interpolation, a kernel of learned width and learned attention over time (Shukla & Marlin, 2021, 'Multi-Time Attention
-Networks for Irregularly Sampled Time Series', eq. 1-4, where a recurrent network follows) are the other ways. Takes any number of
-modalities. Gaps: zeros stand in. Time: aligned by the tokens' times, and evenly in their order where there are none. Cost: steps x
-tokens to align, then a transformer over `steps` tokens, whatever the number of modalities. When what happens at the same time
-belongs together, and the streams are of different rates.
+Chen et al., 2017, 'Multimodal Sentiment Analysis with Word-Level Fusion and Reinforcement Learning', average what is seen and heard
+while a word is said: here the tokens nearest to it in time (`align="mean"`, `main="text"`). Without `main` the steps are even.
+Interpolation, a kernel of learned width and learned attention over time (Shukla & Marlin, 2021, 'Multi-Time Attention Networks for
+Irregularly Sampled Time Series', eq. 1-4) are the other ways. A transformer takes the place of the papers' recurrent networks, which
+`mfn` and `rmfn` have. Takes any number of modalities. Gaps: zeros stand in. Time: aligned by the tokens' times, and evenly in their
+order where there are none. Cost: steps x tokens to align, then a transformer over `steps` tokens, whatever the number of
+modalities. When what happens at the same time belongs together, and the streams are of different rates.
 """
 
 from __future__ import annotations

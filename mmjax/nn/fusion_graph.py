@@ -51,7 +51,9 @@ class FusionGraph(nn.Module):
     ) -> tuple[Float[Array, "B width"], Float[Array, "B E"]]:
         names = tuple(x)
         if len(names) > self.largest:
-            raise ConfigError(f"fusion: a graph over the subsets of {len(names)} modalities has {3 ** len(names) - 2 ** len(names):,} edges.")
+            raise ConfigError(
+                f"fusion: a graph over the subsets of {len(names)} modalities has {3 ** len(names) - 2 ** len(names):,} edges."
+            )
         activation = (lambda x: x) if self.linear else nn.relu
 
         def network(name, inputs, width):

@@ -77,6 +77,4 @@ def test_wrong_fields():
         ({"width": 6}, "A width of 6 does not split into 4 heads"),
     ):
         with pytest.raises(ConfigError, match=message):
-            jax.eval_shape(
-                lambda options=options: GraphAttention(**options).init(jax.random.key(0), encodings(text=(3, 4)), train=False)
-            )
+            jax.eval_shape(lambda options=options: GraphAttention(**options).init(jax.random.key(0), encodings(text=(3, 4)), train=False))

@@ -24,7 +24,6 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch import nn
 
 COMMITS = {
     "thuiar/MMSA": "a94e65d07fa1ae0d44e552390074b29b0898edfd",
@@ -153,7 +152,13 @@ def hypergraph(folder, generator):
     edges = [modality == 0, modality == 0, modality == 1, window == 0, window == 1]  # twice is once with a weight of 2
     x = torch.randn(5, 4, generator=generator)
     y = model(x, torch.tensor(np.asarray(generate(np.stack(edges, axis=1).astype(float))), dtype=torch.float32))
-    return {"hgnn/x": x, "hgnn/modality": torch.tensor(modality), "hgnn/window": torch.tensor(window), "hgnn/y": y, **weights("hgnn", model)}
+    return {
+        "hgnn/x": x,
+        "hgnn/modality": torch.tensor(modality),
+        "hgnn/window": torch.tensor(window),
+        "hgnn/y": y,
+        **weights("hgnn", model),
+    }
 
 
 @torch.no_grad()

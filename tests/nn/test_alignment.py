@@ -46,24 +46,23 @@ def test_mean_is_of_the_tokens_nearest_to_a_step():
     at_valid = np.arange(at.shape[1]) != 1
     got = checks.quick(mean_weights)(at, np.broadcast_to(at_valid, at.shape), time, valid)
     for row in range(len(at)):
-        own = [[n for n in range(6) if valid[row, n] and s == min([0, 2, 3, 4], key=lambda s: abs(at[row, s] - time[row, n]))] for s in range(5)]
-        wanted = [[(n in tokens) / max(len(tokens), 1) for n in range(6)] for tokens in own]
-        np.testing.assert_allclose(got[row], wanted, atol=1e-6)
+        wanted = np.zeros((5, 6))
+        for n in np.flatnonzero(valid[row]):
+            wanted[min((0, 2, 3, 4), key=lambda s, now=time[row, n], steps=at[row]: abs(steps[s] - now)), n] = 1
+        np.testing.assert_allclose(got[row], wanted / np.maximum(wanted.sum(axis=1, keepdims=True), 1), atol=1e-6)
     tie = mean_weights(jnp.asarray([[0, 1 / 3, 2 / 3, 1]]), jnp.ones((1, 4), bool), jnp.asarray([[0.5]]), jnp.ones((1, 1), bool))
     np.testing.assert_array_equal(tie[0, :, 0], [0, 1, 0, 0])
 
 
 def test_a_kernel_is_between_the_nearest_token_and_the_mean_of_all():
     at, time, valid = drawn()
-    for width, wanted in ((1e-3, None), (1e3, valid / valid.sum(axis=1, keepdims=True))):
-        module, params = Kernel(1.0), {"log_width": jnp.log(jnp.float32(width))}
-        got = checks.quick(lambda *x: module.apply({"params": params}, *x))(at, time, valid)[:, 0]
-        if wanted is None:
-            distance = np.where(valid[:, None], np.abs(at[:, :, None] - time[:, None]), np.inf)
-            np.testing.assert_array_equal(np.argmax(got, axis=2), np.argmin(distance, axis=2))
-            np.testing.assert_allclose(got.max(axis=2), 1, atol=0.1)
-        else:
-            np.testing.assert_allclose(got, np.broadcast_to(wanted[:, None], got.shape), atol=1e-5)
+    run = checks.quick(
+        lambda width: Kernel(1.0).apply({"params": {"log_width": jnp.log(width)}}, *map(jnp.asarray, (at, time, valid)))[:, 0]
+    )
+    distance = np.where(valid[:, None], np.abs(at[:, :, None] - time[:, None]), np.inf)
+    np.testing.assert_array_equal(np.argmax(run(jnp.float32(0.01)), axis=2), np.argmin(distance, axis=2))
+    wide = np.broadcast_to((valid / valid.sum(axis=1, keepdims=True))[:, None], distance.shape)
+    np.testing.assert_allclose(run(jnp.float32(1e3)), wide, atol=1e-5)
 
 
 def test_attention_is_the_published_multi_time_attention():
