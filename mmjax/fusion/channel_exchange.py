@@ -69,8 +69,8 @@ class ChannelExchange(nn.Module):
                 y = hidden[m]
                 if share:
                     taken = {n: share[m, n] for n in streams if n != m}
-                    others = sum(jnp.einsum("bnk,bkd->bnd", x, hidden[n]) for n, x in taken.items())
-                    some = sum(x.sum(axis=2, keepdims=True) for x in taken.values())  # how many others are there
+                    others = sum(jnp.einsum("bnk,bkd->bnd", a, hidden[n]) for n, a in taken.items())
+                    some = sum(a.sum(axis=2, keepdims=True) for a in taken.values())  # how many others are there
                     small = part[m] & (jnp.abs(scale[m]) < self.threshold)
                     y = jnp.where(small & (some > 0.5), others / jnp.maximum(some, 1), y)
                     sparsity = sparsity + jnp.where(part[m], jnp.abs(scale[m]), 0.0).sum()
