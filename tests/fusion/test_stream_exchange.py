@@ -65,7 +65,7 @@ def test_cross_stitch_is_its_equation_and_an_absent_stream_has_no_part():
 @pytest.mark.parametrize("unit", ["cross_stitch", "mmtm"])
 def test_neutral_units_leave_the_streams_alone_and_others_do_not(unit):
     given = encodings(audio=(5, 6), text=(3, 4))
-    module = StreamExchange(unit, width=8, depth=2, heads=2)
+    module = StreamExchange(unit, width=8, depth=1, heads=2)
     params = checks.drawn(module, given, train=False)["params"]
 
     def neutral(path, leaf):

@@ -3,7 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.ops.alignment import shares
+import checks
+from mmjax.ops import alignment
+
+shares = checks.quick(alignment.shares)
 
 
 def valid_of(*counts, length):
