@@ -24,6 +24,7 @@ class Norm(nn.Module):
     dtype: Dtype
     zero_scale: bool = False
     epsilon: float = 1e-5
+    affine: bool = True  # whether a scale and a bias are learned
 
     @nn.compact
     def __call__(self, x: Float[Array, "B ... C"], valid: Bool[Array, "B ..."], *, train: bool) -> Float[Array, "B ... C"]:
@@ -36,13 +37,23 @@ class Norm(nn.Module):
                 momentum=momentum,
                 epsilon=self.epsilon,
                 dtype=self.dtype,
+                use_scale=self.affine,
+                use_bias=self.affine,
                 scale_init=scale,
                 name="batch",
             )
             return zero_where_not(valid, norm(x, mask=_over(x, valid | ~some)))
         channels = x.shape[-1]
         groups = channels if self.kind == "instance" else next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
-        norm = nn.GroupNorm(groups, epsilon=self.epsilon, dtype=self.dtype, scale_init=scale, name=self.kind)
+        norm = nn.GroupNorm(
+            groups,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+            use_scale=self.affine,
+            use_bias=self.affine,
+            scale_init=scale,
+            name=self.kind,
+        )
         if valid.ndim == 1:
             return norm(x)
         some = valid.any(axis=tuple(range(1, valid.ndim)), keepdims=True)

@@ -45,10 +45,23 @@ def projected(encodings: Mapping[str, Encoding], width: int, dtype: Dtype, stage
     return parts
 
 
+def with_stand_in(x: Float[Array, "B N D"], valid: Bool[Array, "B N"], present: Bool[Array, " B"]) -> Tokens:
+    """A main modality's tokens and, last, a learned one, valid in present rows that have none. To be called in a compact module."""
+    stand_in, _ = LearnedTokens(1, x.shape[-1], x.dtype, name="stand_in")(len(x))
+    return concatenated([(x, valid), (stand_in, (present & ~valid.any(axis=1))[:, None])])
+
+
 def concatenated(parts: Iterable[Tokens]) -> Tokens:
     """Several modalities' tokens as one sequence."""
     tokens, valid = zip(*parts, strict=True)
     return jnp.concatenate(tokens, axis=1), jnp.concatenate(valid, axis=1)
+
+
+def stage_time(encoding: Encoding, stage: int | None) -> Float[Array, "B N"] | None:
+    """When the tokens of a stage, or of the encoding, stand; None where that is not known."""
+    if stage is not None and encoding.stages[stage].shape[:2] != encoding.valid.shape:
+        return None
+    return encoding.time
 
 
 class LearnedTokens(nn.Module):

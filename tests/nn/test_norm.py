@@ -27,3 +27,11 @@ def test_statistics_are_those_of_valid_steps(kind):
     np.testing.assert_allclose(got, wanted, atol=2e-4)
     if kind == "batch":
         np.testing.assert_allclose(stats["batch_stats"]["batch"]["mean"], 0.1 * X[VALID].mean(axis=(0, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["batch", "group", "instance"])
+def test_without_affine_it_has_no_parameters(kind):
+    shapes = jax.eval_shape(
+        lambda: Norm(kind, "float32", affine=False).init(jax.random.key(0), jnp.asarray(X), jnp.asarray(VALID), train=False)
+    )
+    assert "params" not in shapes
