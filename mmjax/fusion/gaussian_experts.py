@@ -3,13 +3,13 @@
 Every modality says where a latent z lies, as a Gaussian, and the posterior is a mixture of products of them:
 
     MVAE   the product of all that are there and of the prior N(0, 1) ('Multimodal Generative Models for Scalable
-           Weakly-Supervised Learning', sec. 2.2): precisions add up, and means are weighted by them
+           Weakly-Supervised Learning', sec. 2): precisions add up, and means are weighted by them
     MMVAE  an even mixture of the modalities' own ('Variational Mixture-of-Experts Autoencoders for Multi-Modal Deep Generative
            Models', sec. 3)
     MoPoE  an even mixture of the products of every subset of the modalities that are there ('Generalized Multimodal ELBO', sec. 3)
 
 Trained on a draw of z (of a mixture, from a component that is drawn first), and evaluated at the posterior's mean. `aux` has the
-terms of the negative ELBO, in nats: `kl` to the prior, of a mixture the mean over its components, an upper bound (Sutter et al., eq. 5),
+terms of the negative ELBO, in nats: `kl` to the prior, of a mixture the mean over its components, an upper bound (Sutter et al.),
 and `<m>_reconstruction` of each pooled vector by a decoder with unit variance, up to a constant; the vectors, the papers' data, get no
 gradient as its targets. Weigh all of them alike in the objective `auxiliary`, by about one over the features. MMVAE's importance
 weights are left out. MVAE's sub-sampled ELBOs, which it needs to work with fewer modalities, are what modality dropout in the data makes.
