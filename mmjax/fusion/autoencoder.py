@@ -7,7 +7,7 @@ is missing. The paper's units are pretrained as a Boltzmann machine, these are r
     mfm   'Learning Factorized Multimodal Representations', sec. 2: besides the joint code, which is to be read by the head, a
           private one a modality, which only its own decoder reads; all codes are to look like N(0, 1) together (`prior`)
 
-`aux` has `<m>_reconstruction`, the mean squared error of each pooled vector, which gets no gradient as the target, and `prior`, the
+`aux` has `reconstruction_<m>`, the mean squared error of each pooled vector, which gets no gradient as the target, and `prior`, the
 maximum mean discrepancy of the codes in a batch and their prior, its kernel integrated over the prior where the published code draws
 from it: in training only, 0 in evaluation, and of each micro-batch where gradients are accumulated. Codes are of vectors, not of
 sequences, and MFM's further network for missing modalities is left out, `drop` does the same. Takes any number of modalities. Gaps:
@@ -62,7 +62,7 @@ class Autoencoder(nn.Module):
             factors = [fused, nn.relu(dense(self.private, f"{m}_factor")(codes[i]))] if self.private else [fused]
             x = nn.relu(dense(self.hidden, f"{m}_decoder_hidden")(jnp.concatenate(factors, axis=1)))
             miss = dense(e.pooled.shape[1], f"{m}_decoder")(x).astype(jnp.float32) - jax.lax.stop_gradient(e.pooled)
-            aux[f"{m}_reconstruction"] = zero_where_not(e.present, jnp.square(miss).mean(axis=1))
+            aux[f"reconstruction_{m}"] = zero_where_not(e.present, jnp.square(miss).mean(axis=1))
         if self.prior:
             loss = discrepancy(jnp.concatenate([code, *codes], axis=1).astype(jnp.float32), present)
             aux["prior"] = zero_where_not(present, jnp.broadcast_to(loss if train else 0 * loss, present.shape))

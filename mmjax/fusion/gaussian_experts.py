@@ -10,7 +10,7 @@ Every modality says where a latent z lies, as a Gaussian, and the posterior is a
 
 Trained on a draw of z (of a mixture, from a component that is drawn first), and evaluated at the posterior's mean. `aux` has the
 terms of the negative ELBO, in nats: `kl` to the prior, of a mixture the mean over its components, an upper bound (Sutter et al.),
-and `<m>_reconstruction` of each pooled vector by a decoder with unit variance, up to a constant; the vectors, the papers' data, get no
+and `reconstruction_<m>` of each pooled vector by a decoder with unit variance, up to a constant; the vectors, the papers' data, get no
 gradient as its targets. Weigh all of them alike in the objective `auxiliary`, by about one over the features. MMVAE's importance
 weights are left out. MVAE's sub-sampled ELBOs, which it needs to work with fewer modalities, are what modality dropout in the data makes.
 Takes any number of modalities. Gaps: left out. Time: one vector a modality. Cost: four dense layers a modality; 2^M - 1 products for
@@ -70,7 +70,7 @@ class GaussianExperts(nn.Module):
         pooled, present = zero_where_not(here.any(axis=1), pooled).astype(self.dtype), here.any(axis=1)
         for m, e in encodings.items():
             miss = self._mlp(pooled, e.pooled.shape[1], f"{m}_decoder").astype(jnp.float32) - jax.lax.stop_gradient(e.pooled)
-            aux[f"{m}_reconstruction"] = zero_where_not(e.present, 0.5 * jnp.square(miss).sum(axis=1))
+            aux[f"reconstruction_{m}"] = zero_where_not(e.present, 0.5 * jnp.square(miss).sum(axis=1))
         return Encoding.from_pooled(pooled, present)._replace(aux=aux)
 
     def _mlp(self, x: Float[Array, "B D"], width: int, name: str) -> Float[Array, "B E"]:

@@ -42,8 +42,8 @@ def test_in_training_an_input_is_dropped_but_not_from_the_targets():
     for e, rows in zip(found, lost, strict=True):
         p = jax.tree.map(np.asarray, variables["params"])
         wanted = np.square(layer(p, "b_decoder", relu(layer(p, "b_decoder_hidden", np.asarray(e.pooled)))) - X["b"]).mean(axis=1)
-        np.testing.assert_allclose(e.aux["b_reconstruction"][rows], wanted[rows], rtol=1e-5)
-        assert (e.aux["b_reconstruction"][rows] > 0).all()
+        np.testing.assert_allclose(e.aux["reconstruction_b"][rows], wanted[rows], rtol=1e-5)
+        assert (e.aux["reconstruction_b"][rows] > 0).all()
 
 
 def test_mfm_is_its_equations():
@@ -61,7 +61,7 @@ def test_mfm_is_its_equations():
     for m in "ab":
         both = np.concatenate([factor, relu(layer(p, f"{m}_factor", private[m]))], axis=1)
         made = layer(p, f"{m}_decoder", relu(layer(p, f"{m}_decoder_hidden", both)))
-        np.testing.assert_allclose(e.aux[f"{m}_reconstruction"], there[m][:, 0] * np.square(made - X[m]).mean(axis=1), rtol=1e-4)
+        np.testing.assert_allclose(e.aux[f"reconstruction_{m}"], there[m][:, 0] * np.square(made - X[m]).mean(axis=1), rtol=1e-4)
     z = jnp.asarray(np.concatenate([code, private["a"], private["b"]], axis=1), jnp.float32)
     np.testing.assert_allclose(e.aux["prior"], np.full(4, discrepancy(z, jnp.ones(4, bool))), atol=1e-5)
     assert not fused(module, variables, given).aux["prior"].any()

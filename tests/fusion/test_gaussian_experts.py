@@ -91,7 +91,7 @@ def test_the_terms_are_the_negative_log_likelihood_of_what_is_there_and_0_for_wh
     p = variables["params"]
     hidden = jax.nn.swish(e.pooled @ p["a_decoder_hidden"]["kernel"] + p["a_decoder_hidden"]["bias"][None])
     wanted = 0.5 * np.square(hidden @ p["a_decoder"]["kernel"] + p["a_decoder"]["bias"][None] - x["a"]).sum(axis=1)
-    np.testing.assert_allclose(e.aux["a_reconstruction"], [wanted[0], 0, wanted[2]], rtol=1e-5)
+    np.testing.assert_allclose(e.aux["reconstruction_a"], [wanted[0], 0, wanted[2]], rtol=1e-5)
 
 
 def test_a_mixture_passes_the_checks_on_absence():
