@@ -5,14 +5,14 @@ at random in training (`drop`), every choice being as probable, while the output
 is missing. The paper's units are pretrained as a Boltzmann machine, these are rectified and are not.
 
     mfm   'Learning Factorized Multimodal Representations', sec. 2: besides the joint code, which is to be read by the head, a
-          private one a modality, which only its own decoder reads; all codes are to look like N(0, 1) together (`prior`)
+          private one a modality, which only its own decoder reads; each code is to look like N(0, 1) over the batch (`prior`)
 
 `aux` has `reconstruction_<m>`, the mean squared error of each pooled vector, which gets no gradient as the target, and `prior`, the
-maximum mean discrepancy of the codes in a batch and their prior, its kernel integrated over the prior where the published code draws
-from it: in training only, 0 in evaluation, and of each micro-batch where gradients are accumulated. Codes are of vectors, not of
-sequences, and MFM's further network for missing modalities is left out, `drop` does the same. Takes any number of modalities. Gaps:
-zeros stand in. Time: one vector a modality. Cost: four dense layers a modality, six with private codes. For gaps, or little labelled
-and much unlabelled data.
+sum over codes of their maximum mean discrepancy from N(0, 1), its kernel integrated over the prior, where the published code draws
+from it, and narrower, exp(-|x - y|^2 / D): in training only, 0 in evaluation, and of each micro-batch where gradients are
+accumulated. Codes are of vectors, not of sequences, and MFM's further network for missing modalities is left out: `drop` does the
+same. Takes any number of modalities. Gaps: zeros stand in. Time: one vector a modality. Cost: four dense layers a modality, six
+with private codes. For gaps, or little labelled and much unlabelled data.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Autoencoder(nn.Module):
             miss = dense(e.pooled.shape[1], f"{m}_decoder")(x).astype(jnp.float32) - jax.lax.stop_gradient(e.pooled)
             aux[f"reconstruction_{m}"] = zero_where_not(e.present, jnp.square(miss).mean(axis=1))
         if self.prior:
-            loss = discrepancy(jnp.concatenate([code, *codes], axis=1).astype(jnp.float32), present)
+            own = [discrepancy(z.astype(jnp.float32), seen[:, i]) for i, z in enumerate(codes)]
+            loss = discrepancy(code.astype(jnp.float32), present) + sum(own)
             aux["prior"] = zero_where_not(present, jnp.broadcast_to(loss if train else 0 * loss, present.shape))
         return Encoding.from_pooled(zero_where_not(present, fused), present)._replace(aux=aux)
 

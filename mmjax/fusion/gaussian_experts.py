@@ -10,11 +10,12 @@ Every modality says where a latent z lies, as a Gaussian, and the posterior is a
 
 Trained on a draw of z (of a mixture, from a component that is drawn first), and evaluated at the posterior's mean. `aux` has the
 terms of the negative ELBO, in nats: `kl` to the prior, of a mixture the mean over its components, an upper bound (Sutter et al.),
-and `reconstruction_<m>` of each pooled vector by a decoder with unit variance, up to a constant; the vectors, the papers' data, get no
-gradient as its targets. Weigh all of them alike in the objective `auxiliary`, by about one over the features. MMVAE's importance
-weights are left out. MVAE's sub-sampled ELBOs, which it needs to work with fewer modalities, are what modality dropout in the data makes.
-Takes any number of modalities. Gaps: left out. Time: one vector a modality. Cost: four dense layers a modality; 2^M - 1 products for
-MoPoE. For gaps, and where a fused vector should say how sure it is; a mixture where the product trusts one modality too much.
+and `reconstruction_<m>` of each pooled vector by a decoder with unit variance, up to a constant; the vectors, the papers' data, get
+no gradient as its targets. Weigh all of them alike in the objective `auxiliary`, by about one over the features. MMVAE's importance
+weights are left out. MVAE's sub-sampled ELBOs, which it needs to work with fewer modalities, are what modality dropout in the data
+makes. Takes any number of modalities. Gaps: left out. Time: one vector a modality. Cost: four dense layers a modality; 2^M - 1
+products for MoPoE. For gaps, and where a fused vector should say how sure it is; a mixture where the product trusts one modality
+too much.
 """
 
 from __future__ import annotations
@@ -65,8 +66,7 @@ class GaussianExperts(nn.Module):
             chosen, spread = (jnp.take_along_axis(x, drawn, axis=1)[:, 0] for x in (mean, jnp.sqrt(variance)))
             pooled = chosen + spread * jax.random.normal(noise, chosen.shape)
 
-        kl = 0.5 * (jnp.square(mean) + variance - 1 - jnp.log(variance)).sum(axis=2)
-        aux = {"kl": masked_mean(kl[:, :, None], possible)[:, 0]}
+        aux = {"kl": masked_mean(divergence(mean, variance)[:, :, None], possible)[:, 0]}
         pooled, present = zero_where_not(here.any(axis=1), pooled).astype(self.dtype), here.any(axis=1)
         for m, e in encodings.items():
             miss = self._mlp(pooled, e.pooled.shape[1], f"{m}_decoder").astype(jnp.float32) - jax.lax.stop_gradient(e.pooled)
@@ -97,3 +97,8 @@ def posterior(
     mean = jnp.einsum("cm,bmd->bcd", members.astype(np.float32), precisions * means)
     total = total + 1 if whole else jnp.where(possible[:, :, None], total, 1.0)
     return mean / total, 1 / total, possible
+
+
+def divergence(mean: Float[Array, "*B D"], variance: Float[Array, "*B D"]) -> Float[Array, "*B"]:
+    """Of Gaussians from N(0, 1), in nats."""
+    return 0.5 * (jnp.square(mean) + variance - 1 - jnp.log(variance)).sum(axis=-1)
