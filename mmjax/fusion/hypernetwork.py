@@ -2,12 +2,12 @@
 
 The modality `main` makes the weights of the layer through which the others pass. A network of two linear layers takes an embedding
 of the layer to its kernel, row by row: a_i = W_i z + b_i for each input i, and the row is W_out a_i + b_out with the same W_out for
-all rows and layers. The paper's embeddings of layers are learned; here each further modality has such a one, and to it is added what
-the main modality says, so that a row without it has a layer nonetheless. The results are summed, with the main modality's own vector
-through a dense layer. Takes any number of modalities; `main` has to be among them. Gaps: left out; without the main modality the
-learned embeddings make the layers. Time: one vector a modality. Cost a further modality: inner * embedding * (embedding + width)
-products, with embedding * (inner * embedding + width) parameters for all, where `multiplicative` has width^2 * D_main for each. For
-a question, a task or a state that says how to read the rest.
+all rows and layers. The paper's embeddings of layers are learned; here each further modality has such a one, and to it is added
+what the main modality says, so that a row without it has a layer nonetheless. The results are summed, with the main modality's own
+vector through a dense layer. Takes any number of modalities; `main` has to be among them. Gaps: left out; without the main modality
+embeddings make the layers. Time: one vector a modality. Cost a further modality: inner * embedding * (embedding + width) products,
+with embedding * (inner * embedding + width) parameters for all, where `multiplicative` has width^2 * D_main for each. For a
+question, a task or a state that says how to read the rest.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ these 2M vectors, concatenation and a dense layer fuse them. `aux` has the losse
     difference      squared products of private with shared features, and of modalities' private ones, over the batch
     reconstruction  of each projection from the sum of the two, the mean over modalities
 
-as in the published code, but for the second: there a sum over the rows, and a mean over pairs of features, so that for n rows
-it is (n / width)^2 times the squared norm of the mean product here, which does not grow with the batch. The first two compare
-the rows of a batch that have what they are about: in training only, 0 in evaluation, and of each micro-batch where gradients
-are accumulated. Their weights (published: 1, 0.3 and 1) are the objective `auxiliary`'s. Takes any number of modalities. Gaps:
-zeros stand in behind the transformer, which does not see what is absent. Time: one vector a modality. Cost: five dense layers
-of `width` a modality and attention among 2M vectors. When modalities say partly the same.
+as in the published code, but for the second: there a sum over the rows, and a mean over pairs of features, so that for n rows it is
+(n / width)^2 times the squared norm of the mean product here, which does not grow with the batch. The first two compare the rows of
+a batch that have what they are about: in training only, 0 in evaluation, and of each micro-batch where gradients are accumulated.
+Their weights (published: 1, 0.3 and 1) are the objective `auxiliary`'s. Takes any number of modalities. Gaps: unseen by the
+transformer, and zeros behind it. Time: one vector a modality. Cost: five dense layers of `width` a modality and attention among 2M
+vectors. When modalities say partly the same.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ all features, as in the published code. `normalize` takes the signed square root
            across modalities, with weights of their own; what the windows give is the f of a second pooling, over time
 
 The published code has a run's tokens side by side, which have to be as many in every modality; windows that overlap, and tensor
-trains in the place of the sum, are left out. Takes any number of modalities. Gaps: zeros stand in. Time: one vector a modality, or
-with windows tokens in order that span the same time. Cost: a dense layer from all features to rank * width, for each window, whatever
-the order. For interactions of features within a modality too, where `low_rank` has those across only.
+trains in the place of the sum, are left out. Takes any number of modalities. Gaps: zeros stand in. Time: one vector a modality;
+windows ask for tokens that span the same time. Cost: a dense layer from all features to rank * width, for each window, whatever the
+order. For interactions of features within a modality too, where `low_rank` has those across only.
 """
 
 from __future__ import annotations
