@@ -8,6 +8,7 @@ from jax.sharding import AxisType
 import checks
 from configs.fuse_watch import get_config
 from mmjax import config
+from mmjax.config import ConfigError
 from mmjax.contract import MESH_AXES
 from mmjax.train.build import parts_of
 
@@ -47,6 +48,12 @@ def one_device():
 def test_every_fusion_trains(name, data, one_device):
     """The second of two steps moves every parameter of the fusion: in the first one the learning rate warms up."""
     c = get_config(f"smoke,fusion={name}")
+    c.objectives.auxiliary = {"name": "auxiliary"}  # decoders are trained by the losses that their fusion brings
+    try:
+        parts_of(c, data=data).state_shapes()
+    except ConfigError as error:
+        assert "no part of the model brings a loss" in str(error)
+        del c.objectives.auxiliary
     parts = parts_of(c, data=data)._replace(mesh=one_device)
     with jax.set_mesh(parts.mesh), jax.numpy_dtype_promotion("standard"):  # flax's own norms mix bfloat16 and float32
         shapes, batches = parts.state_shapes(), parts.data.train_batches(parts.mesh)
