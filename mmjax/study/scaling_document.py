@@ -211,6 +211,7 @@ def _claims(plan: Plan) -> dict[str, bool]:
         "the ring needs the least memory": plan.programs[ring].needs < min(plan.programs[case].needs for case in (dense, chunked)),
         "the ring gains on dense logits with rows": plan.step(ring).seconds / plan.step(dense).seconds
         < plan.step(Loss(ring.loss, ring.width, ring.chips, logits="ring")).seconds / plan.step(dense._replace(rows=ROWS)).seconds,
+        "a longer step with fsdp on 8 chips": plan.step(FSDP[0]).seconds > plan.step(Case(SO400M, 8)).seconds,
         "a fixed batch loses throughput": all(plan.strong(case) < 1 for case in STRONG if case.chips == WHOLE),
     }
 
