@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
+from flax.traverse_util import unflatten_dict
 
 import checks
 from mmjax.config import ConfigError
@@ -149,3 +150,67 @@ def test_patch_dropout_encodes_a_random_part_of_each_images_patches_in_training_
     assert len({tuple(row) for rows in kept.values() for row in rows}) > 4
     with pytest.raises(ConfigError, match=r"patch_dropout=1\.0 should be at least 0 and below 1"):
         vit(patch_dropout=1.0).apply(variables, IMAGE, train=True, rngs={"dropout": jax.random.key(0)})
+
+
+MERGED = np.load(Path(__file__).parents[1] / "golden" / "merge.npz")
+
+
+def test_merging_is_that_of_its_authors_and_leaves_every_patch_its_place_in_the_stages():
+    flat = {name.removeprefix("weights/"): jnp.asarray(MERGED[name]) for name in MERGED.files if name.startswith("weights/")}
+    module = vit(width=16, depth=3, pool="class", class_position=True, activation="gelu_exact", merge=3)
+    variables = {"params": unflatten_dict(flat, sep="/")}
+    e = checks.quick(lambda variables: module.apply(variables, jnp.asarray(MERGED["image"]), train=False))(variables)
+    np.testing.assert_allclose(e.pooled, MERGED["pooled"], atol=1e-5)
+    assert e.tokens.shape == (3, 17 - 3 * 3, 16) and e.valid.shape == (3, 8) and all(s.shape == (3, 17, 16) for s in e.stages)
+    assert [len(np.unique(np.asarray(s[0]).round(5), axis=0)) for s in e.stages] == [14, 11, 8]
+
+
+def test_pools_count_patches_and_merging_equal_ones_changes_nothing():
+    """Of an image whose patches come in pairs of equal ones, without positions, one of each and its size are all that is to know."""
+    rng = np.random.default_rng(0)
+    patches = rng.normal(size=(2, 2, 1, 4, 2, 4, 3)).astype(np.float32).repeat(2, axis=2)  # b h 2 p w q c: pairs in a column
+    image = jnp.asarray(rearrange(patches, "b h two p w q c -> b (w p) (h two q) c"))
+    for pool in ("mean", "attention", "queries"):
+        more = {"queries": 3, "query_width": 8, "query_heads": 2} if pool == "queries" else {}
+        merging, plain = (vit(pool=pool, merge=merge, registers=int(pool != "queries"), **more) for merge in (4, 0))
+        variables = checks.drawn(plain, image, train=False)
+        variables["params"]["positions"] = jnp.zeros_like(variables["params"]["positions"])
+        a, b = (checks.quick(lambda v, m=m: m.apply(v, image, train=False))(variables) for m in (merging, plain))
+        np.testing.assert_allclose(a.pooled, b.pooled, atol=1e-5)
+        np.testing.assert_allclose(a.stages[-1], b.stages[-1], atol=1e-5)
+
+
+class Merging:
+    """The tiny one, which merges."""
+
+    @staticmethod
+    def tiny():
+        module, batch = ViT.tiny()
+        return module.clone(merge=2), batch
+
+
+def test_merging_passes_the_checks_too():
+    subject = checks.of_encoder(Merging)
+    for check in (checks.check_contract, checks.check_absent_content, checks.check_gradients, checks.check_bfloat16):
+        check(subject)
+
+
+def test_merging_counts_fewer_operations():
+    """By a sixth of the tokens a layer, what depends on their number alone falls as their mean does."""
+    image = jnp.zeros((1, 48, 48, 3))
+
+    def flops(merge):
+        module = vit(width=64, depth=6, heads=2, merge=merge)
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
+        return jax.jit(lambda v: module.apply(v, image, train=False).pooled).lower(shapes).cost_analysis()["flops"]
+
+    tokens = 144
+    layer = lambda seen, left: 8 * seen * 64**2 + 4 * seen**2 * 64 + 16 * left * 64**2  # noqa: E731
+    expected = sum(layer(tokens - 12 * i, tokens - 12 * (i + 1)) for i in range(6)) / (6 * layer(tokens, tokens))
+    assert flops(12) / flops(0) == pytest.approx(expected, abs=0.06) and expected < 0.75
+
+
+def test_merging_does_not_go_together_with_blocks_that_are_one_program():
+    module = vit(merge=2, scan=True)
+    with pytest.raises(ConfigError, match="merge=2 does not go together with scan=True"):
+        module.apply(checks.drawn(vit(), IMAGE, train=False), IMAGE, train=False)
