@@ -70,7 +70,7 @@ class Attention(nn.Module):
         bias: Float[Array, "#B #H #N M"] | None = None,
         *,
         with_keys: bool = False,
-    ) -> Float[Array, "B N D"] | tuple[Float[Array, "B N D"], Float[Array, "B M C"]]:
+    ) -> Any:
         width = x.shape[-1]
         if width % self.heads:
             raise ConfigError(f"A width of {width} does not split into {self.heads} heads.")

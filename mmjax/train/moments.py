@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,9 @@ def stored(state: Any, kinds: Kinds, step: Int[Array, ""]) -> Any:
 
 def whole(state: Any, kinds: Kinds, shapes: Any) -> Any:
     """What `stored` was given, but for what got lost; `shapes` are those of the optimizer's own state."""
-    state, scales = (state.state, flatten_dict(state.scales, sep="/")) if isinstance(state, Quantized) else (state, {})
+    scales: dict[str, Any] = {}
+    if isinstance(state, Quantized):
+        state, scales = state.state, cast(dict, flatten_dict(state.scales, sep="/"))
 
     def load(path: str, kind: str, leaf: Any) -> Any:
         return leaf.astype(jnp.float32) if kind == "bfloat16" else dequantized(leaf, scales[path])
@@ -124,7 +126,7 @@ def _codes(x: Float[Array, "*shape"], plain: Bool[Array, "*#shape"]) -> UInt8[Ar
     """The number of the value nearest to each element of [-1, 1]."""
     first = jnp.where(plain, 2.0, 1.0)  # how many values the lowest decade has
     size = jnp.abs(x)
-    decade = sum((size >= 10.0 ** (i - 6) * (0.1 + 0.18 / (first * 2**i))).astype(jnp.float32) for i in range(1, DECADES))
+    decade: Any = sum((size >= 10.0 ** (i - 6) * (0.1 + 0.18 / (first * 2**i))).astype(jnp.float32) for i in range(1, DECADES))
     count = first * jnp.exp2(decade)
     place = jnp.floor((size * _power(6 - decade) - 0.1) / 0.9 * count)
     code = count - first + 1 + jnp.clip(place, 0.0, count - 1)

@@ -12,7 +12,9 @@ from flax.traverse_util import unflatten_dict
 
 import checks
 from mmjax.config import ConfigError
+from mmjax.data.pp.image import patches
 from mmjax.encoders.vit import ViT, sincos_2d
+from mmjax.nn.positions import shares
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "nn.npz")
 IMAGE = jnp.asarray(ViT.tiny()[1]["image"])  # 4 x 8 x 12 x 3
@@ -214,3 +216,80 @@ def test_merging_does_not_go_together_with_blocks_that_are_one_program():
     module = vit(merge=2, scan=True)
     with pytest.raises(ConfigError, match="merge=2 does not go together with scan=True"):
         module.apply(checks.drawn(vit(), IMAGE, train=False), IMAGE, train=False)
+
+
+def as_patches(*images, count=12):
+    """Of uint8 images, what `patches` gives, as the device has it."""
+    found = [patches(4, count)(image) for image in images]
+    value = np.stack([p.value for p in found]).astype(np.float32) * (2 / 255) - 1
+    return jnp.asarray(value), jnp.asarray(np.stack([p.valid for p in found]))
+
+
+RNG = np.random.default_rng(0)
+SMALL, WIDE = (RNG.integers(0, 256, (*size, 3), np.uint8) for size in ((8, 16), (12, 16)))
+
+
+class Patches:
+    """Images of several sizes in one batch."""
+
+    @staticmethod
+    def tiny():
+        x, valid = as_patches(WIDE, SMALL, WIDE[::-1], RNG.integers(0, 256, (12, 12, 3), np.uint8), count=12)
+        module, _ = ViT.tiny()
+        return module.clone(grid=2), {"image": x, "image/valid": valid}
+
+
+def test_patches_of_any_size_pass_the_checks():
+    subject = checks.of_encoder(Patches)
+    checks_ = (checks.check_contract, checks.check_absent_content, checks.check_absent_rows, checks.check_gradients, checks.check_bfloat16)
+    for check in checks_:
+        check(subject)
+
+
+@pytest.mark.parametrize(
+    "more", [{"pool": "mean"}, {"pool": "class", "class_position": True}, {"pool": "attention", "positions": "factorised"}]
+)
+def test_an_image_as_patches_is_the_image_whatever_is_beside_and_behind_it(more):
+    module = vit(grid=3, depth=2, **more)
+    image = lambda pixels: jnp.asarray(pixels[None].astype(np.float32) * (2 / 255) - 1)  # noqa: E731
+    variables = checks.drawn(module, image(WIDE), train=False)
+    run = jax.jit(lambda x, valid=None: module.apply(variables, x, valid, train=False), compiler_options=checks.QUICK)
+    x, valid = as_patches(WIDE, WIDE)
+    small = patches(4, 8)(SMALL)  # 2 x 4 patches: more would make it larger
+    x = x.at[1, :8].set(jnp.asarray(small.value.astype(np.float32) * (2 / 255) - 1))
+    valid = valid.at[1, 8:].set(False)
+    together = run(x, valid)
+    for row, pixels in enumerate((WIDE, SMALL)):
+        alone = run(image(pixels))
+        np.testing.assert_allclose(together.pooled[row], alone.pooled[0], atol=1e-5)
+        np.testing.assert_allclose(together.tokens[row][together.valid[row]], alone.tokens[0], atol=1e-5)
+    if more["pool"] == "mean":  # on an image of the grid's own size, positions are those of a model without a grid
+        square = image(RNG.integers(0, 256, (12, 12, 3), np.uint8))
+        plain = module.clone(grid=0).apply(variables, square, train=False)
+        np.testing.assert_allclose(run(square).pooled, plain.pooled, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(2, 5), (4, 3), (7, 6), (1, 9)])
+def test_positions_are_resized_as_images_are(size):
+    grid = jnp.asarray(RNG.normal(size=(4, 4, 3)), jnp.float32)
+    places = np.indices(size).reshape(2, -1)
+    y, x = (shares(jnp.asarray(p[None], jnp.float32), jnp.full((1, 1), float(n)), 4) for p, n in zip(places, size, strict=True))
+    got = jnp.einsum("bng,bnh,ghd->nd", y, x, grid)
+    wanted = jax.image.resize(grid, (*size, 3), "linear")
+    np.testing.assert_allclose(got, wanted.reshape(-1, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": 0}, "images as patches need grid"),
+        ({"grid": 2, "positions": "sincos"}, "images of one size: without grid"),
+        ({"grid": 2, "patch": 5}, "48 numbers a patch are not 5 x 5 pixels"),
+        ({"grid": 2, "merge": 1}, "merge=1 does not go together with tokens that are not valid"),
+        ({"grid": 2, "patch_dropout": 0.5}, "not of images as patches"),
+    ],
+)
+def test_what_patches_do_not_go_together_with(changes, message):
+    x, valid = as_patches(WIDE)
+    with pytest.raises(ConfigError, match=message):
+        jax.eval_shape(lambda: vit(**changes).init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, x, valid, train=True))
