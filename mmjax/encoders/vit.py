@@ -117,6 +117,7 @@ class ViT(nn.Module):
     norm_epsilon: float = 1e-6
     remat: bool | str = False  # less memory for more time, by a policy of `nn/transformer.py`
     scan: bool = False  # one program for all blocks, of `nn/transformer.py`
+    fp8: bool = False  # the blocks' dense layers multiply in 8 bits: see `nn/fp8.py`
     patch_dropout: float = 0.0  # the share of the patches that training leaves out, drawn for each image (Li et al., 2023, 'FLIP', sec. 3)
     merge: int = 0  # patches that each block merges with similar ones (Bolya et al., 2023, 'Token Merging'), half of them at most
 
@@ -182,6 +183,7 @@ class ViT(nn.Module):
             bias_kv=self.bias_kv,
             merge=self.merge,
             protected=extra,
+            fp8=self.fp8,
             name="transformer",
         )(x, seen, train=train)
         size = merged[0] if merged else None  # how many each token stands for

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmjax.config import ConfigError, nearest
 from mmjax.contract import BATCH_AXES
+from mmjax.nn import fp8
 from mmjax.ops.layout import axis_size, constrained
 from mmjax.ops.masks import zero_where_not
 from mmjax.ops.merge import matching, merge, most, places
@@ -48,6 +49,11 @@ REMAT = {
 ACTIVATIONS = {"gelu": nn.gelu, "gelu_exact": partial(nn.gelu, approximate=False), "quick_gelu": quick_gelu, "relu": nn.relu}
 
 
+def _dots(eight: bool) -> Any:
+    """What multiplies in a dense layer; None is its own."""
+    return fp8.dot_general if eight else None
+
+
 class Attention(nn.Module):
     """Multi-head attention of `x` over `context` (itself by default), blind to positions that are not valid.
 
@@ -60,6 +66,7 @@ class Attention(nn.Module):
     dtype: Dtype = "float32"
     key_bias: bool = True  # of no consequence under softmax: whether there is one to count, and to load
     bias_kv: bool = False
+    fp8: bool = False
 
     @nn.compact
     def __call__(
@@ -77,7 +84,7 @@ class Attention(nn.Module):
         if self.heads % axis_size("tensor"):
             raise ConfigError(f"mesh: {self.heads} heads do not split over tensor={axis_size('tensor')}: take a divisor of {self.heads}.")
         context = x if context is None else context
-        dense = partial(nn.Dense, width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        dense = partial(nn.Dense, width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), dot_general=_dots(self.fp8))
         split = partial(rearrange, pattern="b n (h d) -> b n h d", h=self.heads)
         query, key, value = dense(name="query")(x), dense(use_bias=self.key_bias, name="key")(context), dense(name="value")(context)
         keys = split(key).mean(axis=2)
@@ -106,14 +113,15 @@ class Mlp(nn.Module):
     dropout: float = 0.0
     dtype: Dtype = "float32"
     activation: str = "gelu"
+    fp8: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"], *, train: bool) -> Float[Array, "*B D"]:
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"activation={self.activation!r} is unknown.{nearest(self.activation, ACTIVATIONS)}")
         width = x.shape[-1]
-        init = nn.initializers
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=init.xavier_uniform(), bias_init=init.normal(1e-6))
+        init, dots = nn.initializers, _dots(self.fp8)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=init.xavier_uniform(), bias_init=init.normal(1e-6), dot_general=dots)
         hidden = ACTIVATIONS[self.activation](dense(round(width * self.ratio), name="in")(x))
         hidden = constrained(hidden, BATCH_AXES, *(...,) * (hidden.ndim - 2), "tensor")
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
@@ -142,6 +150,7 @@ class Block(nn.Module):
     bias_kv: bool = False
     merge: int = 0
     protected: int = 0
+    fp8: bool = False
 
     @nn.compact
     def __call__(
@@ -157,8 +166,8 @@ class Block(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         norm = partial(nn.LayerNorm, self.norm_epsilon, dtype=self.dtype)
         norm_1, norm_2 = norm(name="norm_1"), norm(name="norm_2")
-        attention = Attention(self.heads, self.causal, self.dtype, self.key_bias, self.bias_kv, name="attention")
-        mlp = Mlp(self.mlp_ratio, self.dropout, self.dtype, self.activation, name="mlp")
+        attention = Attention(self.heads, self.causal, self.dtype, self.key_bias, self.bias_kv, self.fp8, name="attention")
+        mlp = Mlp(self.mlp_ratio, self.dropout, self.dtype, self.activation, self.fp8, name="mlp")
 
         if size is not None:
             return self._merged(x, size, norm_1, norm_2, attention, mlp, drop, train)
@@ -215,6 +224,7 @@ class Transformer(nn.Module):
     scan: bool = False
     merge: int = 0
     protected: int = 0  # the first tokens, which are not merged
+    fp8: bool = False  # dense layers multiply in 8 bits: see `nn/fp8.py`
 
     @nn.compact
     def __call__(
@@ -235,6 +245,7 @@ class Transformer(nn.Module):
             self.bias_kv,
             self.merge,
             self.protected,
+            self.fp8,
         )
         if self.merge and (self.scan or self.post_norm or self.causal or valid is not None):
             at = (
