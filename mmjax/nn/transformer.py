@@ -227,9 +227,7 @@ class Transformer(nn.Module):
     fp8: bool = False  # dense layers multiply in 8 bits: see `nn/fp8.py`
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None, *, train: bool
-    ) -> tuple[Float[Array, "B _ D"], tuple[Float[Array, "B N D"], ...]] | tuple[Any, Any, Any]:
+    def __call__(self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None, *, train: bool) -> Any:
         """With `merge` there is a third: how many tokens each of those that are left stands for."""
         block = partial(
             Block,

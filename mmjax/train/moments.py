@@ -17,7 +17,8 @@ a sign is seen from the block, not from the moment's name. The paper keeps embed
 decays by a thousandth would stay where it is, since bfloat16's steps are four to eight thousandths. The draws depend on the step and
 the path alone, so a run that goes on after a stop is the same to the bit.
 
-Cost: for `int8` some thirty element-wise operations an element and step, for `bfloat16` its random bits.
+Cost: about 130 operations an element and step, for the values or the random bits. Compiled for a TPU, the update holds no moments in
+float32 and moves 160 (`int8`) or 70 bytes a parameter with Adam, 40 without; on CPUs it has them all for a moment.
 """
 
 from __future__ import annotations
@@ -104,18 +105,23 @@ def block_size(length: int) -> int:
 
 def quantized(x: Float[Array, "*rows n"]) -> tuple[UInt8[Array, "*rows n"], Float[Array, "*rows m"]]:
     """The numbers of the nearest values, and the scales of the blocks."""
-    blocks = x.reshape(*x.shape[:-1], -1, block_size(x.shape[-1]))
-    plain = (blocks >= 0).all(axis=-1, keepdims=True)
-    scale = jnp.abs(blocks).max(axis=-1, keepdims=True)
-    codes = _codes(blocks / jnp.where(scale == 0, 1.0, scale), plain)
-    return codes.reshape(x.shape), jnp.where(plain, -scale, scale)[..., 0]
+    # Windows, not a reshape to blocks: for that a TPU lays everything out anew, in float32.
+    window = (1,) * (x.ndim - 1) + (block_size(x.shape[-1]),)
+    most = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "valid")
+    least = jax.lax.reduce_window(x, jnp.inf, jax.lax.min, window, window, "valid")
+    plain, scale = least >= 0, jnp.maximum(most, -least)
+    codes = _codes(x / _spread(jnp.where(scale == 0, 1.0, scale), x), _spread(plain, x))
+    return codes, jnp.where(plain, -scale, scale)
 
 
 def dequantized(codes: UInt8[Array, "*rows n"], scales: Float[Array, "*rows m"]) -> Float[Array, "*rows n"]:
     """The values that the numbers stand for."""
-    blocks = codes.reshape(*scales.shape, -1)
-    values = _values(blocks, jnp.signbit(scales)[..., None]) * jnp.abs(scales)[..., None]
-    return values.reshape(codes.shape)
+    return _values(codes, _spread(jnp.signbit(scales), codes)) * _spread(jnp.abs(scales), codes)
+
+
+def _spread(x: Array, like: Array) -> Array:
+    """What a block has, for each of its elements."""
+    return jnp.broadcast_to(x[..., None], (*x.shape, like.shape[-1] // x.shape[-1])).reshape(like.shape)
 
 
 # Between 10^(i - 7) and 10^(i - 6) lie 2^i values, evenly; twice as many without a sign. 0 and 1 are values besides. With a sign,

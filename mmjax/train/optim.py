@@ -180,7 +180,9 @@ class Optimizer:
         """The state for the trained parameters."""
         trained = self.split(params)[0]
         with jax.numpy_dtype_promotion("standard"):
-            return stored(self.tx.init(trained), self.kinds(trained), jnp.int32(-1))
+            state, kinds = self.tx.init(trained), self.kinds(trained)
+            # Zeros to the compiler, which would otherwise compute what becomes of them, and takes seconds.
+            return stored(jax.lax.optimization_barrier(state), kinds, jnp.int32(-1)) if kinds else state
 
     def kinds(self, trained: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shapes of the parameters whose moments are not kept in float32, and how they are kept instead."""

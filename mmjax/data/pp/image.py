@@ -153,7 +153,7 @@ def patches(patch: int, count: int) -> Op:
         raise ValueError("patch and count should be at least 1")
 
     def op(x: np.ndarray) -> Padded:
-        rows, columns = _grid(*x.shape[:2], count)
+        rows, columns = _grid(x.shape[0], x.shape[1], count)
         x = _resized(x, rows * patch, columns * patch)
         cut = x.reshape(rows, patch, columns, patch, 3).swapaxes(1, 2).reshape(rows * columns, -1)
         place = np.indices((rows, columns)).astype(np.uint8).reshape(2, -1).T
