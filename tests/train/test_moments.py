@@ -169,7 +169,7 @@ def run(mesh, moments, folder=None):
     return losses, state, again
 
 
-@pytest.mark.parametrize("moments", ["bfloat16", "int8"])
+@pytest.mark.parametrize("moments", [pytest.param("bfloat16", marks=pytest.mark.slow), "int8"])
 def test_a_run_on_a_mesh_is_that_of_one_device_and_goes_on_from_its_checkpoint_to_the_bit(moments, tmp_path):
     losses, state, again = run({"fsdp": 4, "tensor": 2}, moments, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, *jax.device_get((state._replace(key=0), again._replace(key=0))))
