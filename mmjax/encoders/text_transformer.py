@@ -47,6 +47,7 @@ class TextTransformer(nn.Module):
     scan: bool = False  # one program for all blocks, of `nn/transformer.py`
     post_norm: bool = False  # sums are normalised, as in BERT, and not what goes into them
     class_token: bool = False
+    fp8: bool = False  # the blocks' dense layers multiply in 8 bits: see `nn/fp8.py`
 
     variants = {
         **SIZES,
@@ -98,6 +99,7 @@ class TextTransformer(nn.Module):
             self.remat,
             self.post_norm,
             scan=self.scan,
+            fp8=self.fp8,
             name="transformer",
         )(tokens, seen, train=train)
         return Encoding(tokens, valid, self._pooled(tokens, valid), present, stages=stages)

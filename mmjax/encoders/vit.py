@@ -2,14 +2,17 @@
 
 Pooling by class token (the paper), mean, or an attention pool (Zhai et al., 2022); sin-cos positions after Beyer et
 al., 2022, 'Better plain ViT baselines for ImageNet-1k'; registers after Darcet et al., 2024, 'Vision Transformers
-Need Registers'. Takes images of any size that the patch divides. `variant="B/16"` is a published size; `"clip-B/16"`
-has CLIP's details as well (Radford et al., 2021, sec. 2.4, and the released models), `"vit-B/16"` those of the paper's and of
+Need Registers'. Takes images of any size that the patch divides or, with `grid`, of all sizes and aspect ratios at once, as patches
+(Dehghani et al., 2023, 'Patch n' Pack'; Tschannen et al., 2025, 'SigLIP 2', sec. 2.4.2). `variant="B/16"` is a published size;
+`"clip-B/16"` has CLIP's details as well (Radford et al., 2021, sec. 2.4, and the released models), `"vit-B/16"` those of the paper's and of
 MAE's (He et al., 2022), `"dinov2-B/14"` and `"dinov2-reg-B/14"` those of DINOv2 (Oquab et al., 2023), `"coca-B/32"` and
 `"coca-L/14"` those of CoCa in open_clip (Yu et al., 2022), `"imagebind-H/14"`, `"imagebind-depth"` and `"imagebind-thermal"`
 those of ImageBind (Girdhar et al., 2023).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,9 +23,9 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
-from mmjax.nn.positions import nearest_sizes
-from mmjax.nn.transformer import SIZES, AttentionPool, Dtype, QueryPool, Transformer
-from mmjax.ops.masks import zero_where_not
+from mmjax.nn.positions import nearest_sizes, shares
+from mmjax.nn.transformer import SIZES, AttentionPool, Dtype, QueryPool, Transformer, sizes_bias
+from mmjax.ops.masks import masked_mean, zero_where_not
 
 PATCHES = {"Ti": (16,), "S": (16, 32), "B": (8, 16, 32), "L": (14, 16, 32), "H": (14,), "So400m": (14, 16), "g": (14,)}
 CLIP = {
@@ -63,11 +66,32 @@ def sincos_2d(height: int, width: int, dim: int) -> Float[np.ndarray, "N D"]:
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
 
 
+def _mean(x: Float[Array, "B N D"], seen: Bool[Array, "B N"] | None, size: Float[Array, "B N"] | None) -> Float[Array, "B D"]:
+    """The mean of the patches that are seen, or that the tokens stand for."""
+    if seen is not None:
+        return masked_mean(x, seen)
+    if size is None:
+        return x.mean(axis=1)
+    return (jnp.einsum("bnd,bn->bd", x.astype(jnp.float32), size) / size.sum(axis=1, keepdims=True)).astype(x.dtype)
+
+
 class ViT(nn.Module):
     """Images [B, H, W, C] to one token a patch (behind class token and registers) and a pooled vector [B, width].
 
     With pool="queries" the tokens are what `queries` learned ones, `query_width` wide, find in the class token and the patches; the
     first of them is the pooled vector.
+
+    With `merge=r` every block leaves r fewer tokens: of a B/16's 197 at 224 pixels 101 are left with r=8 and 5 with r=16, for three
+    quarters and half of the arithmetic. It needs no training, and parameters are the same with and without. Class token and registers
+    are not merged, and a token counts as often as it stands for a patch. `tokens` are those that are left, in no order; `stages`
+    have every patch in its place, as the token that it is in.
+
+    With `grid=g` there are g x g positions, laid over every image and resized to its patches, whatever its size ('NaFlex'): those of a
+    model trained at g patches a side without, and the same as without on an image of that size. Images may then also be patches
+    [B, N, patch * patch * C + 2] with `valid` [B, N], as `patches` of `data/pp/image.py` gives them, of as many sizes as there are
+    rows. Positions "factorised" are a row's and a column's, added, g of each (NaViT's, over the share of the side). Decided otherwise
+    than by NaViT: a row of the batch holds one image. With as many patches as fit in each, less than 5 % of a row of 256 is padding for
+    photographs, so that packing several into one would win little.
     """
 
     patch: int = 16
@@ -76,7 +100,8 @@ class ViT(nn.Module):
     heads: int = 12
     mlp_ratio: float = 4.0
     pool: str = "mean"  # or "class", "attention", "queries"
-    positions: str = "learned"  # or "sincos"
+    positions: str = "learned"  # or "sincos", "factorised"
+    grid: int = 0  # positions a side; 0: as many as the image has patches when the module is initialised
     registers: int = 0
     dropout: float = 0.0
     dtype: Dtype = "float32"
@@ -92,56 +117,59 @@ class ViT(nn.Module):
     norm_epsilon: float = 1e-6
     remat: bool | str = False  # less memory for more time, by a policy of `nn/transformer.py`
     scan: bool = False  # one program for all blocks, of `nn/transformer.py`
+    fp8: bool = False  # the blocks' dense layers multiply in 8 bits: see `nn/fp8.py`
     patch_dropout: float = 0.0  # the share of the patches that training leaves out, drawn for each image (Li et al., 2023, 'FLIP', sec. 3)
+    merge: int = 0  # patches that each block merges with similar ones (Bolya et al., 2023, 'Token Merging'), half of them at most
 
     variants = {**VARIANTS, **CLIP_VARIANTS, **PAPER_VARIANTS, **DINOV2_VARIANTS, **COCA_VARIANTS, **IMAGEBIND_VARIANTS}
 
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "B H W C"],
+        x: Float[Array, "B H W C"] | Float[Array, "B N P"],
         valid: Shaped[Array, "..."] | None = None,
         present: Bool[Array, " B"] | None = None,
         *,
         train: bool,
     ) -> Encoding:
-        rows, height, width, _ = x.shape
-        if self.pool not in ("mean", "class", "attention", "queries") or self.positions not in ("learned", "sincos"):
-            raise ConfigError(
-                f"vit: pool={self.pool!r} (mean, class, attention, queries) or positions={self.positions!r} (learned, sincos) is unknown."
-            )
+        rows = len(x)
+        kinds = ("learned", "sincos", "factorised")
+        if self.pool not in ("mean", "class", "attention", "queries") or self.positions not in kinds:
+            told = f"pool={self.pool!r} (mean, class, attention, queries) or positions={self.positions!r} ({', '.join(kinds)})"
+            raise ConfigError(f"vit: {told} is unknown.")
         class_token = self.pool in ("class", "queries")
         if self.class_position and not (class_token and self.positions == "learned"):
             raise ConfigError("vit: class_position=True needs a class token (pool='class' or 'queries') and positions='learned'.")
-        if height % self.patch or width % self.patch:
-            fit = nearest_sizes((height, width), (self.patch, self.patch))
-            raise ConfigError(f"vit: patches of {self.patch} do not divide an image of {height} x {width}. Resize it to {fit}.")
+        if not self.grid and (self.positions == "factorised" or x.ndim == 3):
+            what = "positions='factorised'" if self.positions == "factorised" else "images as patches"
+            raise ConfigError(f"vit: {what} need grid, the positions a side, such as 224 / patch = {224 // self.patch}.")
         present = jnp.ones(rows, bool) if present is None else present
-        x = zero_where_not(present, x).astype(self.dtype)
-
-        x = rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch, q=self.patch)
+        if x.ndim == 3:
+            x, places, sizes, seen = self._cut(x, valid, present)
+        else:
+            x, places, sizes, seen = *self._whole(x, present), None
         x = nn.Dense(self.width, use_bias=self.patch_bias, dtype=self.dtype, name="embedding")(x)
         if self.patch_norm:
             x = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm_patches")(x)
-        if self.positions == "learned":
-            count = x.shape[1] + self.class_position  # the class token's is the first
-            positions = self.param("positions", nn.initializers.normal(0.02), (1, count, self.width), jnp.float32)
-        else:
-            positions = jnp.asarray(sincos_2d(height // self.patch, width // self.patch, self.width))[None]
-        x = nn.Dropout(self.dropout, deterministic=not train)(x + positions[:, int(self.class_position) :].astype(x.dtype))
+        positions, class_position = self._positions(x.shape[1], places, sizes)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x + positions.astype(x.dtype))
         if train and self.patch_dropout:
+            if seen is not None:
+                raise ConfigError("vit: patch_dropout leaves out as many patches of every image: not of images as patches, which differ.")
             x = self._some(x)
 
         extra = class_token + self.registers  # the class token first, then the registers
         if extra:
             learned = self.param("extra_tokens", nn.initializers.normal(0.02), (1, extra, self.width), jnp.float32)
             if self.class_position:
-                learned = learned.at[:, 0].add(positions[:, 0])
+                learned = learned.at[:, 0].add(class_position)
             x = jnp.concatenate([jnp.broadcast_to(learned.astype(x.dtype), (rows, extra, self.width)), x], axis=1)
 
+        if seen is not None:
+            seen = jnp.pad(seen, ((0, 0), (extra, 0)), constant_values=True)
         if self.pre_norm:
             x = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm_pre")(x)
-        x, stages = Transformer(
+        x, stages, *merged = Transformer(
             self.depth,
             self.heads,
             self.mlp_ratio,
@@ -153,17 +181,67 @@ class ViT(nn.Module):
             scan=self.scan,
             final_norm=self.pool != "queries",
             bias_kv=self.bias_kv,
+            merge=self.merge,
+            protected=extra,
+            fp8=self.fp8,
             name="transformer",
-        )(x, train=train)
+        )(x, seen, train=train)
+        size = merged[0] if merged else None  # how many each token stands for
+        bias = None if size is None else sizes_bias(size, x.dtype)
         if self.pool == "queries":
-            x = QueryPool(self.queries, self.query_width, self.query_heads, self.dtype, self.norm_epsilon, name="pool")(x)
+            x = QueryPool(self.queries, self.query_width, self.query_heads, self.dtype, self.norm_epsilon, name="pool")(x, seen, bias)
         if class_token:
             pooled = x[:, 0]
         elif self.pool == "mean":
-            pooled = x[:, extra:].mean(axis=1)
+            pooled = _mean(x[:, extra:], None if seen is None else seen[:, extra:], None if size is None else size[:, extra:])
         else:
-            pooled = AttentionPool(self.heads, self.mlp_ratio, self.dtype, name="pool")(x[:, extra:], train=train)
-        return Encoding(x, jnp.broadcast_to(present[:, None], x.shape[:2]), pooled, present, stages=stages)
+            pooled = AttentionPool(self.heads, self.mlp_ratio, self.dtype, name="pool")(
+                x[:, extra:], None if seen is None else seen[:, extra:], None if bias is None else bias[..., extra:], train=train
+            )
+        here = jnp.broadcast_to(present[:, None], x.shape[:2])
+        return Encoding(x, here if seen is None or self.pool == "queries" else here & seen, pooled, present, stages=stages)
+
+    def _whole(self, x: Float[Array, "B H W C"], present: Bool[Array, " B"]):
+        """Patches [B, N, P], their rows and columns [1, N], and how many there are of either, [1, 1], of images of one size."""
+        _, height, width, _ = x.shape
+        if height % self.patch or width % self.patch:
+            fit = nearest_sizes((height, width), (self.patch, self.patch))
+            raise ConfigError(f"vit: patches of {self.patch} do not divide an image of {height} x {width}. Resize it to {fit}.")
+        x = zero_where_not(present, x).astype(self.dtype)
+        x = rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch, q=self.patch)
+        sizes = height // self.patch, width // self.patch
+        places = np.indices(sizes, dtype=np.float32).reshape(2, 1, -1)
+        return x, places, tuple(np.full((1, 1), size, np.float32) for size in sizes)
+
+    def _cut(self, x: Float[Array, "B N P"], valid: Bool[Array, "B N"] | None, present: Bool[Array, " B"]):
+        """The same of images that come as patches, with places [B, N] and sizes [B, 1], and which patches are real."""
+        if (pixels := x.shape[2] - 2) % self.patch**2:
+            raise ConfigError(
+                f"vit: {pixels} numbers a patch are not {self.patch} x {self.patch} pixels: data.pp has patches of another size."
+            )
+        seen = jnp.broadcast_to(present[:, None], x.shape[:2]) if valid is None else valid & present[:, None]
+        x = zero_where_not(seen, x)
+        places = zero_where_not(seen, jnp.round((x[..., -2:] + 1) * (255 / 2)))  # uint8, which became -1 to 1
+        places = places[..., 0], places[..., 1]
+        return x[..., :-2].astype(self.dtype), places, tuple(place.max(axis=1, keepdims=True) + 1 for place in places), seen
+
+    def _positions(self, count: int, places: Any, sizes: Any) -> tuple[Float[Array, "#B N D"], Float[Array, "1 D"] | None]:
+        """Of the patches, and of the class token where it has one."""
+        normal, extra = nn.initializers.normal(0.02), int(self.class_position)  # the class token's is the first
+        if self.positions == "sincos":
+            if self.grid:
+                raise ConfigError("vit: positions='sincos' are of images of one size: without grid.")
+            return jnp.asarray(sincos_2d(int(sizes[0][0, 0]), int(sizes[1][0, 0]), self.width))[None], None
+        if not self.grid:
+            positions = self.param("positions", normal, (1, count + extra, self.width), jnp.float32)
+            return positions[:, extra:], positions[:, 0] if extra else None
+        y, x = (shares(jnp.asarray(place), jnp.asarray(size), self.grid) for place, size in zip(places, sizes, strict=True))
+        if self.positions == "factorised":
+            tables = [self.param(f"positions_{axis}", normal, (self.grid, self.width), jnp.float32) for axis in "yx"]
+            return jnp.einsum("bng,gd->bnd", y, tables[0]) + jnp.einsum("bng,gd->bnd", x, tables[1]), None
+        positions = self.param("positions", normal, (1, self.grid**2 + extra, self.width), jnp.float32)
+        table = positions[0, extra:].reshape(self.grid, self.grid, self.width)
+        return jnp.einsum("bng,bnh,ghd->bnd", y, x, table), positions[:, 0] if extra else None
 
     def _some(self, x: Float[Array, "B N D"]) -> Float[Array, "B K D"]:
         """As many of each row's patches as training keeps, in order."""

@@ -22,6 +22,17 @@ def sincos_1d(length: int, dim: int) -> Float[np.ndarray, "N D"]:
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
 
 
+def shares(place: Float[Array, "#B N"], length: Float[Array, "#B 1"], size: int) -> Float[Array, "B N S"]:
+    """What each of `size` learned positions, laid evenly over an axis of so many tokens, gives to each place on it.
+
+    Linear, and with antialiasing where there are fewer tokens than positions: as images are resized.
+    """
+    scale = size / length
+    at = ((place + 0.5) * scale - 0.5)[..., None]
+    weight = jnp.maximum(1 - jnp.abs(jnp.arange(size, dtype=jnp.float32)[None, None] - at) / jnp.maximum(scale, 1)[..., None], 0)
+    return weight / weight.sum(axis=-1, keepdims=True)
+
+
 def nearest_sizes(shape: Sequence[int], steps: Sequence[int]) -> str:
     """The next smaller and the next larger size that `steps` divide, as in "224 x 224 or 240 x 240"."""
     smaller = [n - n % step for n, step in zip(shape, steps, strict=True)]

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from mmjax.config import ConfigError, check_call, nearest
+from mmjax.train.moments import KINDS, stored, whole
 
 SCHEDULES = ("constant", "cosine", "linear", "rsqrt")
 
@@ -25,6 +26,7 @@ class Rule(NamedTuple):
     lr: float = 1.0  # factor on the learning rate
     decay: float = 0.0  # weight decay, decoupled: a step shrinks the weight by lr * decay (Loshchilov & Hutter, 2019)
     freeze: bool = False
+    moments: str | None = None  # instead of the optimizer's
 
 
 def make_schedule(name: str, peak: float, steps: int, warmup: int = 0) -> Callable[[Any], Float[Array, ""]]:
@@ -95,6 +97,8 @@ class Optimizer:
         cache: micro-batches in which the model sees a batch that losses see whole: the memory of one micro-batch's
             activations for the price of a second forward pass (GradCache: Gao et al., 2021). Gradients are exact, those of
             losses that compare rows too; batch normalisation is over micro-batches.
+        moments: how the optimizer's state is kept between steps, `float32`, `bfloat16` or `int8`; see `moments.py`.
+        moments_min_size: elements from which a parameter's state is kept so.
         options: further arguments of the optax function, such as `b2`.
     """
 
@@ -111,6 +115,8 @@ class Optimizer:
         ema: float | None = None,
         accumulate: int = 1,
         cache: int = 1,
+        moments: str = "float32",
+        moments_min_size: int = 4_096,
         **options: Any,
     ):
         known = known_optimizers()
@@ -134,6 +140,10 @@ class Optimizer:
                 self.rules.append((re.compile(pattern), Rule(**check_call(Rule, what, f"optimizer.rules[{i}]"))))
             except re.error as error:
                 raise ConfigError(f"optimizer.rules[{i}]: {pattern!r} is no regular expression: {error}.") from None
+        told = {"moments": moments, **{f"rules[{i}].moments": rule.moments for i, (_, rule) in enumerate(self.rules)}}
+        for key, kind in told.items():
+            if kind not in KINDS and (kind is not None or key == "moments"):
+                raise ConfigError(f"optimizer.{key}={kind!r} is unknown.{nearest(str(kind), KINDS)}")
         for key, parts in {"accumulate": accumulate, "cache": cache}.items():
             if parts < 1:
                 raise ConfigError(f"optimizer.{key}={parts} should be at least 1.")
@@ -142,6 +152,7 @@ class Optimizer:
                 f"optimizer.accumulate={accumulate} and cache={cache} both cut a batch into micro-batches: take one of the two."
             )
         self.ema_decay, self.accumulate, self.cache = ema, accumulate, cache
+        self.moments, self.moments_min_size = moments, moments_min_size
 
     def scaled(self, factor: Any) -> Optimizer:
         """The same with `factor` times the learning rate, which may be a traced number."""
@@ -167,13 +178,25 @@ class Optimizer:
 
     def init(self, params: Mapping[str, Any]) -> optax.OptState:
         """The state for the trained parameters."""
+        trained = self.split(params)[0]
         with jax.numpy_dtype_promotion("standard"):
-            return self.tx.init(self.split(params)[0])
+            state, kinds = self.tx.init(trained), self.kinds(trained)
+            # Zeros to the compiler, which would otherwise compute what becomes of them, and takes seconds.
+            return stored(jax.lax.optimization_barrier(state), kinds, jnp.int32(-1)) if kinds else state
+
+    def kinds(self, trained: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shapes of the parameters whose moments are not kept in float32, and how they are kept instead."""
+        large = {path: x.shape for path, x in paths(trained).items() if x.ndim > 1 and x.size >= self.moments_min_size}
+        found = {path: (shape, self.rule(path).moments or self.moments) for path, shape in large.items()}
+        return {path: (shape, kind) for path, (shape, kind) in found.items() if kind != "float32"}
 
     def update(self, grads: Any, state: optax.OptState, trained: Any, step: Array) -> tuple[Any, optax.OptState]:
         """The trained parameters after one step, and the new state."""
         with jax.numpy_dtype_promotion("standard"):
+            if kinds := self.kinds(trained):
+                state = whole(state, kinds, jax.eval_shape(self.tx.init, trained))
             directions, state = self.tx.update(grads, state, trained)
+            state = stored(state, kinds, step)
             lr = self.schedule(step)
 
             def move(path, param, direction):

@@ -121,6 +121,8 @@ def state_sharding(mesh: Mesh | AbstractMesh, shapes: State, rules: Rules | None
             shape, spec = placed.get("/".join(names[i:]), (None, None))
             if shape == leaf.shape and spec is not None:
                 return NamedSharding(mesh, spec)
+            if spec is not None and shape[:-1] == leaf.shape[:-1] and len(shape) > 1:  # scales of blocks of its rows
+                return NamedSharding(mesh, PartitionSpec(*spec[:-1], spec[-1] if leaf.shape[-1] % _parts(mesh, spec[-1]) == 0 else None))
         return NamedSharding(mesh, _spec(mesh, "/".join(names), leaf.shape, Place(fsdp=LARGEST), fsdp_min_size))
 
     return jax.tree_util.tree_map_with_path(place, shapes)
@@ -161,6 +163,10 @@ def _spec(mesh: Mesh | AbstractMesh, path: str, shape: tuple[int, ...], place: P
         if free and math.prod(shape) >= min_size:
             axes[max(free, key=lambda d: shape[d])].append(axis)
     return PartitionSpec(*(tuple(names) if len(names) > 1 else names[0] if names else None for names in axes))
+
+
+def _parts(mesh: Mesh | AbstractMesh, axes: str | tuple[str, ...] | None) -> int:
+    return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def _divisors(size: int) -> str:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_image
 
 from mmjax.data.batch_pp import BatchPP
 from mmjax.data.pp import image as ops
@@ -471,3 +472,30 @@ def test_hog_sees_orientations_and_colours_where_they_are():
     assert turned[2, 3, :36].reshape(4, 9).sum(0).argmax() == 4, "a horizontal line has the orientation across"
     with pytest.raises(ValueError, match="do not divide"):
         ops.hog(8)(image[:47])
+
+
+def test_patches_are_the_picture_in_its_own_ratio_and_where_each_lies():
+    photograph = load_sample_image("china.jpg")  # 427 x 640
+    value, valid = ops.patches(16, 256)(photograph)
+    assert value.shape == (256, 16 * 16 * 3 + 2) and value.dtype == np.uint8 and valid.sum() == 13 * 19 and not value[~valid].any()
+    places = value[valid][:, -2:]
+    np.testing.assert_array_equal(places, np.indices((13, 19)).reshape(2, -1).T)
+    again = np.zeros((13 * 16, 19 * 16, 3), np.uint8)
+    for patch, (y, x) in zip(value[valid][:, :-2], places.astype(int), strict=True):
+        again[16 * y : 16 * y + 16, 16 * x : 16 * x + 16] = patch.reshape(16, 16, 3)
+    np.testing.assert_array_equal(again, ops._resized(photograph, 13 * 16, 19 * 16))
+    with pytest.raises(ValueError, match="at least 1"):
+        ops.patches(16, 0)
+
+
+def test_photographs_as_patches_have_less_padding_than_in_squares():
+    """Of the sizes that photographs have, on their side too: at most 4 % of 256 patches are empty, and sides are hardly distorted."""
+    sides = [(3, 4), (2, 3), (9, 16), (4, 5), (1, 1), (427, 640), (10, 21)]
+    shares = {"patches": [], "squares": []}
+    for height, width in [*sides, *(side[::-1] for side in sides)]:
+        rows, columns = ops._grid(height, width, 256)
+        shares["patches"].append(1 - rows * columns / 256)
+        shares["squares"].append(1 - min(height, width) / max(height, width))
+        assert abs(np.log(rows / columns * width / height)) < 0.06
+    assert max(shares["patches"]) < 0.04 and np.mean(shares["patches"]) < 0.02 and np.mean(shares["squares"]) > 0.28
+    assert ops._grid(1, 1_000, 256) == (1, 256) and ops._grid(1_000, 1, 16) == (16, 1) and ops._grid(5, 7, 1) == (1, 1)

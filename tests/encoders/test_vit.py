@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
+from flax.traverse_util import unflatten_dict
 
 import checks
 from mmjax.config import ConfigError
+from mmjax.data.pp.image import patches
 from mmjax.encoders.vit import ViT, sincos_2d
+from mmjax.nn.positions import shares
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "nn.npz")
 IMAGE = jnp.asarray(ViT.tiny()[1]["image"])  # 4 x 8 x 12 x 3
@@ -149,3 +152,144 @@ def test_patch_dropout_encodes_a_random_part_of_each_images_patches_in_training_
     assert len({tuple(row) for rows in kept.values() for row in rows}) > 4
     with pytest.raises(ConfigError, match=r"patch_dropout=1\.0 should be at least 0 and below 1"):
         vit(patch_dropout=1.0).apply(variables, IMAGE, train=True, rngs={"dropout": jax.random.key(0)})
+
+
+MERGED = np.load(Path(__file__).parents[1] / "golden" / "merge.npz")
+
+
+def test_merging_is_that_of_its_authors_and_leaves_every_patch_its_place_in_the_stages():
+    flat = {name.removeprefix("weights/"): jnp.asarray(MERGED[name]) for name in MERGED.files if name.startswith("weights/")}
+    module = vit(width=16, depth=3, pool="class", class_position=True, activation="gelu_exact", merge=3)
+    variables = {"params": unflatten_dict(flat, sep="/")}
+    e = checks.quick(lambda variables: module.apply(variables, jnp.asarray(MERGED["image"]), train=False))(variables)
+    np.testing.assert_allclose(e.pooled, MERGED["pooled"], atol=1e-5)
+    assert e.tokens.shape == (3, 17 - 3 * 3, 16) and e.valid.shape == (3, 8) and all(s.shape == (3, 17, 16) for s in e.stages)
+    assert [len(np.unique(np.asarray(s[0]).round(5), axis=0)) for s in e.stages] == [14, 11, 8]
+
+
+def test_pools_count_patches_and_merging_equal_ones_changes_nothing():
+    """Of an image whose patches come in pairs of equal ones, without positions, one of each and its size are all that is to know."""
+    rng = np.random.default_rng(0)
+    patches = rng.normal(size=(2, 2, 1, 4, 2, 4, 3)).astype(np.float32).repeat(2, axis=2)  # b h 2 p w q c: pairs in a column
+    image = jnp.asarray(rearrange(patches, "b h two p w q c -> b (w p) (h two q) c"))
+    for pool in ("mean", "attention", "queries"):
+        more = {"queries": 3, "query_width": 8, "query_heads": 2} if pool == "queries" else {}
+        merging, plain = (vit(pool=pool, merge=merge, registers=int(pool != "queries"), **more) for merge in (4, 0))
+        variables = checks.drawn(plain, image, train=False)
+        variables["params"]["positions"] = jnp.zeros_like(variables["params"]["positions"])
+        a, b = (checks.quick(lambda v, m=m: m.apply(v, image, train=False))(variables) for m in (merging, plain))
+        np.testing.assert_allclose(a.pooled, b.pooled, atol=1e-5)
+        np.testing.assert_allclose(a.stages[-1], b.stages[-1], atol=1e-5)
+
+
+class Merging:
+    """The tiny one, which merges."""
+
+    @staticmethod
+    def tiny():
+        module, batch = ViT.tiny()
+        return module.clone(merge=2), batch
+
+
+def test_merging_passes_the_checks_too():
+    subject = checks.of_encoder(Merging)
+    for check in (checks.check_contract, checks.check_absent_content, checks.check_gradients, checks.check_bfloat16):
+        check(subject)
+
+
+def test_merging_counts_fewer_operations():
+    """By a sixth of the tokens a layer, what depends on their number alone falls as their mean does."""
+    image = jnp.zeros((1, 48, 48, 3))
+
+    def flops(merge):
+        module = vit(width=64, depth=6, heads=2, merge=merge)
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
+        return jax.jit(lambda v: module.apply(v, image, train=False).pooled).lower(shapes).cost_analysis()["flops"]
+
+    tokens = 144
+    layer = lambda seen, left: 8 * seen * 64**2 + 4 * seen**2 * 64 + 16 * left * 64**2  # noqa: E731
+    expected = sum(layer(tokens - 12 * i, tokens - 12 * (i + 1)) for i in range(6)) / (6 * layer(tokens, tokens))
+    assert flops(12) / flops(0) == pytest.approx(expected, abs=0.06) and expected < 0.75
+
+
+def test_merging_does_not_go_together_with_blocks_that_are_one_program():
+    module = vit(merge=2, scan=True)
+    with pytest.raises(ConfigError, match="merge=2 does not go together with scan=True"):
+        module.apply(checks.drawn(vit(), IMAGE, train=False), IMAGE, train=False)
+
+
+def as_patches(*images, count=12):
+    """Of uint8 images, what `patches` gives, as the device has it."""
+    found = [patches(4, count)(image) for image in images]
+    value = np.stack([p.value for p in found]).astype(np.float32) * (2 / 255) - 1
+    return jnp.asarray(value), jnp.asarray(np.stack([p.valid for p in found]))
+
+
+RNG = np.random.default_rng(0)
+SMALL, WIDE = (RNG.integers(0, 256, (*size, 3), np.uint8) for size in ((8, 16), (12, 16)))
+
+
+class Patches:
+    """Images of several sizes in one batch."""
+
+    @staticmethod
+    def tiny():
+        x, valid = as_patches(WIDE, SMALL, WIDE[::-1], RNG.integers(0, 256, (12, 12, 3), np.uint8), count=12)
+        module, _ = ViT.tiny()
+        return module.clone(grid=2), {"image": x, "image/valid": valid}
+
+
+def test_patches_of_any_size_pass_the_checks():
+    subject = checks.of_encoder(Patches)
+    checks_ = (checks.check_contract, checks.check_absent_content, checks.check_absent_rows, checks.check_gradients, checks.check_bfloat16)
+    for check in checks_:
+        check(subject)
+
+
+@pytest.mark.parametrize(
+    "more", [{"pool": "mean"}, {"pool": "class", "class_position": True}, {"pool": "attention", "positions": "factorised"}]
+)
+def test_an_image_as_patches_is_the_image_whatever_is_beside_and_behind_it(more):
+    module = vit(grid=3, depth=2, **more)
+    image = lambda pixels: jnp.asarray(pixels[None].astype(np.float32) * (2 / 255) - 1)  # noqa: E731
+    variables = checks.drawn(module, image(WIDE), train=False)
+    run = jax.jit(lambda x, valid=None: module.apply(variables, x, valid, train=False), compiler_options=checks.QUICK)
+    x, valid = as_patches(WIDE, WIDE)
+    small = patches(4, 8)(SMALL)  # 2 x 4 patches: more would make it larger
+    x = x.at[1, :8].set(jnp.asarray(small.value.astype(np.float32) * (2 / 255) - 1))
+    valid = valid.at[1, 8:].set(False)
+    together = run(x, valid)
+    for row, pixels in enumerate((WIDE, SMALL)):
+        alone = run(image(pixels))
+        np.testing.assert_allclose(together.pooled[row], alone.pooled[0], atol=1e-5)
+        np.testing.assert_allclose(together.tokens[row][together.valid[row]], alone.tokens[0], atol=1e-5)
+    if more["pool"] == "mean":  # on an image of the grid's own size, positions are those of a model without a grid
+        square = image(RNG.integers(0, 256, (12, 12, 3), np.uint8))
+        plain = module.clone(grid=0).apply(variables, square, train=False)
+        np.testing.assert_allclose(run(square).pooled, plain.pooled, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(2, 5), (4, 3), (7, 6), (1, 9)])
+def test_positions_are_resized_as_images_are(size):
+    grid = jnp.asarray(RNG.normal(size=(4, 4, 3)), jnp.float32)
+    places = np.indices(size).reshape(2, -1)
+    y, x = (shares(jnp.asarray(p[None], jnp.float32), jnp.full((1, 1), float(n)), 4) for p, n in zip(places, size, strict=True))
+    got = jnp.einsum("bng,bnh,ghd->nd", y, x, grid)
+    wanted = jax.image.resize(grid, (*size, 3), "linear")
+    np.testing.assert_allclose(got, wanted.reshape(-1, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": 0}, "images as patches need grid"),
+        ({"grid": 2, "positions": "sincos"}, "images of one size: without grid"),
+        ({"grid": 2, "patch": 5}, "48 numbers a patch are not 5 x 5 pixels"),
+        ({"grid": 2, "merge": 1}, "merge=1 does not go together with tokens that are not valid"),
+        ({"grid": 2, "patch_dropout": 0.5}, "not of images as patches"),
+    ],
+)
+def test_what_patches_do_not_go_together_with(changes, message):
+    x, valid = as_patches(WIDE)
+    with pytest.raises(ConfigError, match=message):
+        jax.eval_shape(lambda: vit(**changes).init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, x, valid, train=True))

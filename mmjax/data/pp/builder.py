@@ -22,7 +22,7 @@ from mmjax.config import ConfigError, import_name, nearest
 from mmjax.contract import KINDS, TARGETS, kind
 
 # What these operations give is for models, not for people: a clip, for one, has its rate before `crop_or_pad`.
-UNSEEN = ("tokens", "hog", "crop_or_pad")
+UNSEEN = ("tokens", "hog", "crop_or_pad", "patches")
 
 
 class Padded(NamedTuple):

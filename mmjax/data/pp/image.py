@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from mmjax.data.pp.builder import Padded
 from mmjax.data.pp.corruptions import blur as blur
 from mmjax.data.pp.corruptions import jpeg as jpeg
 from mmjax.data.pp.corruptions import occlude as occlude
@@ -140,6 +141,34 @@ def resize_small(size: int) -> Op:
         return _resized(x, max(size, round(x.shape[0] * scale)), max(size, round(x.shape[1] * scale)))
 
     return op
+
+
+def patches(patch: int, count: int) -> Op:
+    """The aspect ratio kept, the size that gives most patches of `patch` x `patch` pixels, but no more than `count`: 'NaFlex', Tschannen
+    et al., 2025, 'SigLIP 2', sec. 2.4.2. Gives [count, patch * patch * 3 + 2]: the pixels of a patch, and in which row and column it is.
+
+    Sides are rounded to whole patches, which distorts a picture by half a patch at most, or more where one side has hardly one.
+    """
+    if patch < 1 or count < 1:
+        raise ValueError("patch and count should be at least 1")
+
+    def op(x: np.ndarray) -> Padded:
+        rows, columns = _grid(x.shape[0], x.shape[1], count)
+        x = _resized(x, rows * patch, columns * patch)
+        cut = x.reshape(rows, patch, columns, patch, 3).swapaxes(1, 2).reshape(rows * columns, -1)
+        place = np.indices((rows, columns)).astype(np.uint8).reshape(2, -1).T
+        value = np.zeros((count, patch * patch * 3 + 2), np.uint8)
+        value[: len(cut)] = np.concatenate([cut, place], axis=1)
+        return Padded(value, np.arange(count) < len(cut))
+
+    return op
+
+
+def _grid(height: int, width: int, count: int) -> tuple[int, int]:
+    """Rows and columns of patches, in about the ratio of the sides; at most `count` patches, and 256 a side."""
+    fit = [(rows, min(max(round(rows * width / height), 1), 256)) for rows in range(1, min(count, 256) + 1)]
+    fit += [(min(max(round(columns * height / width), 1), 256), columns) for columns in range(1, min(count, 256) + 1)]
+    return max((sides for sides in fit if sides[0] * sides[1] <= count), key=lambda sides: sides[0] * sides[1], default=(1, 1))
 
 
 def _crop(x: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
