@@ -15,14 +15,16 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Shaped
 
-from mmjax.contract import Encoding
+from mmjax.contract import BATCH_AXES, Encoding
 from mmjax.nn.norm import Norm
 from mmjax.nn.transformer import Dtype
+from mmjax.ops.layout import axis_size
 from mmjax.ops.masks import zero_where_not
 
 # Kernel, stride of the first block, expansion, output channels, blocks (Tan & Le, table 1).
 STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
 STEM, HEAD, EPSILON = 32, 1280, 1e-3
+PART = 16  # images, whose maps stay in a CPU's caches
 
 
 class Depthwise(nn.Module):
@@ -52,6 +54,18 @@ class Depthwise(nn.Module):
         return y
 
 
+class Pointwise(nn.Module):
+    """A convolution of 1 x 1 without bias, as the matrix product that it is: on a CPU twice as fast as XLA's convolution."""
+
+    width: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (1, 1, x.shape[-1], self.width), jnp.float32)
+        return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0].astype(self.dtype))
+
+
 class Block(nn.Module):
     """Expansion, depthwise convolution and projection, around a shortcut where the shape stays (Sandler et al., 2018)."""
 
@@ -65,13 +79,19 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], present: Bool[Array, " B"], *, train: bool) -> Float[Array, "B h w D"]:
         y = x
         if self.expansion != 1:
-            y = nn.Conv(self.expansion * x.shape[-1], (1, 1), use_bias=False, dtype=self.dtype, name="expand")(y)
+            y = Pointwise(self.expansion * x.shape[-1], self.dtype, name="expand")(y)
             y = nn.relu6(Norm("batch", self.dtype, epsilon=EPSILON, name="expand_norm")(y, present, train=train))
         y = Depthwise(self.kernel, self.stride, self.dtype, name="depthwise")(y)
         y = nn.relu6(Norm("batch", self.dtype, epsilon=EPSILON, name="depthwise_norm")(y, present, train=train))
-        y = nn.Conv(self.width, (1, 1), use_bias=False, dtype=self.dtype, name="project")(y)
+        y = Pointwise(self.width, self.dtype, name="project")(y)
         y = Norm("batch", self.dtype, epsilon=EPSILON, name="project_norm")(y, present, train=train)
         return x + y if x.shape == y.shape else y
+
+
+def in_parts(rows: int) -> bool:
+    """Whether a frozen tower sees a batch in parts: on one CPU device, where that saves half of the time."""
+    alone = all(axis_size(axis) == 1 for axis in BATCH_AXES)
+    return jax.default_backend() == "cpu" and alone and rows > PART and rows % PART == 0
 
 
 class EfficientnetLite(nn.Module):
@@ -103,6 +123,8 @@ class EfficientnetLite(nn.Module):
         train: bool,
     ) -> Encoding:
         present = jnp.ones(x.shape[0], bool) if present is None else present
+        if self.frozen and not (train and self.dropout) and not self.is_initializing() and in_parts(len(x)):
+            return self._part_by_part(x, present)
         x = zero_where_not(present, x).astype(self.dtype)
         x = (127.5 * x + 0.5) / 128  # the released models were given (pixels - 127) / 128
         adapt = train and not self.frozen
@@ -115,13 +137,19 @@ class EfficientnetLite(nn.Module):
                 own = Block(kernel, 1 if block else stride, expansion, self._channels(width), self.dtype, name=f"block_{i:02d}")
                 x, i = own(x, present, train=adapt), i + 1
             stages.append(rearrange(x, "b h w c -> b (h w) c"))
-        x = nn.Conv(HEAD, (1, 1), use_bias=False, dtype=self.dtype, name="head")(x)
+        x = Pointwise(HEAD, self.dtype, name="head")(x)
         x = nn.relu6(Norm("batch", self.dtype, epsilon=EPSILON, name="head_norm")(x, present, train=adapt))
         tokens = rearrange(x, "b h w c -> b (h w) c")
         if self.frozen:
             tokens, stages = jax.lax.stop_gradient((tokens, stages))
         pooled = nn.Dropout(self.dropout, deterministic=not train)(tokens.mean(axis=1))
         return Encoding(tokens, jnp.broadcast_to(present[:, None], tokens.shape[:2]), pooled, present, stages=tuple(stages))
+
+    def _part_by_part(self, x: Float[Array, "B H W 3"], present: Bool[Array, " B"]) -> Encoding:
+        part, variables = self.clone(parent=None), self.variables
+        parts = jax.tree.map(lambda x: x.reshape(-1, PART, *x.shape[1:]), (x, present))
+        made = jax.lax.map(lambda given: part.apply(variables, given[0], None, given[1], train=False), parts)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), made)
 
     def _channels(self, width: int) -> int:
         """Scaled to a multiple of 8, not below nine tenths of what it should be."""

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mmjax.contract import Encoding
 from mmjax.nn.transformer import Dtype
@@ -73,8 +73,16 @@ class SubwordVectors(nn.Module):
         sums = jnp.einsum("blnd,bln->bld", table(ids), weight)
         count = there.sum(axis=2).astype(self.dtype)
         tokens = sums / jnp.maximum(count, 1)[:, :, None]
-        pooled = sums.sum(axis=1) / jnp.maximum(count.sum(axis=1), 1)[:, None]
+        pooled = self._sum(table, ids, weight) / jnp.maximum(count.sum(axis=1), 1)[:, None]
         return Encoding(tokens, valid, pooled, present)
+
+    def _sum(self, table: nn.Embed, ids: Int[Array, "B L N"], weight: Float[Array, "B L N"]) -> Float[Array, "B D"]:
+        """All vectors of a row, as a product of how often each is in it with the table, or one by one where that is less to hold."""
+        ids, weight = (x.reshape(len(x), -1) for x in (ids, weight))
+        if self.buckets > ids.shape[1] * self.width:
+            return jnp.einsum("bkd,bk->bd", table(ids), weight)
+        often = jax.vmap(lambda ids, weight: jnp.zeros(self.buckets, weight.dtype).at[ids].add(weight))(ids, weight)
+        return often @ table.embedding.astype(self.dtype)
 
     @classmethod
     def tiny(cls) -> tuple[SubwordVectors, dict[str, np.ndarray]]:

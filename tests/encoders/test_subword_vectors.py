@@ -57,3 +57,15 @@ def test_a_text_is_the_mean_of_its_subwords_in_any_order_of_words():
 
 def test_the_ids_of_begin_end_and_space_are_the_byte_tokenizers():
     assert (BEGIN, END, TOKENIZER.encode(" ")) == (subword_vectors.BEGIN, subword_vectors.END, [subword_vectors.SPACE])
+
+
+@pytest.mark.parametrize("buckets", [64, 4_096])  # as a product with the table, and vector by vector
+def test_the_pooled_vector_is_the_mean_of_the_subwords_vectors(buckets):
+    encoder = SubwordVectors(width=8, buckets=buckets)
+    _, batch = SubwordVectors.tiny()
+    x, valid = jnp.asarray(batch["text"]), jnp.asarray(batch["text/valid"])
+    variables = encoder.init(jax.random.key(0), x, valid, train=False)
+    table = np.asarray(variables["params"]["embedding"]["embedding"])
+    hashes, there = map(np.asarray, subwords(jnp.where(valid, x, 0), valid, encoder.sizes))
+    wanted = [table[hashes[i] % buckets][there[i]].mean(axis=0) for i in range(len(x))]
+    np.testing.assert_allclose(encoder.apply(variables, x, valid, train=False).pooled, wanted, atol=1e-6)
