@@ -29,8 +29,8 @@ from mmjax.fusion._tiny import tiny_tokens
 from mmjax.nn.norm import Norm
 from mmjax.nn.tokens import main_of, projected
 from mmjax.nn.transformer import Dtype
-from mmjax.ops.alignment import shares
 from mmjax.ops.masks import masked_mean, presence, zero_where_not
+from mmjax.ops.places import shares
 
 
 class AFF(nn.Module):

@@ -29,8 +29,8 @@ from mmjax.fusion._tiny import tiny_tokens
 from mmjax.nn.norm import Norm
 from mmjax.nn.tokens import concatenated, projected
 from mmjax.nn.transformer import Dtype
-from mmjax.ops.alignment import shares
 from mmjax.ops.masks import masked_mean, presence, zero_absent
+from mmjax.ops.places import shares
 
 
 class ChannelExchange(nn.Module):

@@ -27,8 +27,8 @@ from mmjax.contract import Encoding
 from mmjax.fusion._tiny import tiny_tokens
 from mmjax.nn.tokens import main_of, projected, stage_time, with_stand_in
 from mmjax.nn.transformer import Dtype, Transformer
-from mmjax.ops.alignment import shares
 from mmjax.ops.masks import masked_mean, presence, zero_absent, zero_where_not
+from mmjax.ops.places import shares
 
 
 def length(x: Float[Array, "*B D"]) -> Float[Array, "*B 1"]:

@@ -29,8 +29,8 @@ from mmjax.fusion._tiny import tiny_tokens
 from mmjax.nn.positions import sincos_1d
 from mmjax.nn.tokens import concatenated, projected, stage_time
 from mmjax.nn.transformer import Block, Dtype
-from mmjax.ops.alignment import shares
 from mmjax.ops.masks import masked_mean, presence, zero_absent, zero_where_not
+from mmjax.ops.places import shares
 
 
 class Score(nn.Module):

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import checks
-from mmjax.ops import alignment
+from mmjax.ops import places
 
-shares = checks.quick(alignment.shares)
+shares = checks.quick(places.shares)
 
 
 def valid_of(*counts, length):
