@@ -1,6 +1,6 @@
 """Says whether a config's training fits in the memory of a mesh of chips, and what would make it fit. The chips need not be there.
 
-    python experiments/fit.py --config configs/clip_vit_b16.py --chip v5e --mesh data=8,fsdp=32 [--json fit.json]
+    python experiments/fit.py --config configs/clip_vit_b16.py --chip v5e --mesh data=8,fsdp=32 [--json fit.json] [--document docs/fit.md]
 
 For TPUs (v5e, v5p, v6e) the training step is compiled ahead of time by libtpu, which needs no TPU: pip install -r requirements-tpu.txt.
 For GPUs (h100, h200) it is compiled on GPUs, as many as the mesh has. Where neither is there, the answer is an estimate from
@@ -43,6 +43,8 @@ def main() -> None:
     found = suggestions(fit) if search and not asked.fits else []
     largest = largest_batch(fit) if search else None
     _show(fit, asked, found, largest)
+    if F.document:
+        _publish(fit, asked, found)
     if F.json:
         Path(F.json).write_text(json.dumps(_plain(fit, asked, found, largest), indent=2) + "\n")
     sys.exit(0 if asked.fits else 1)
@@ -92,6 +94,26 @@ def _show(fit, asked, found, largest) -> None:
         console.print(f"{fit.compilations} compilation{'s' if fit.compilations > 1 else ''}{how}.")
 
 
+def _publish(fit, asked, found) -> None:
+    """The answer, between the marks that have the config's name."""
+    from ml_collections import config_flags
+
+    from mmjax.study.document import about, fill, table
+    from mmjax.study.fit import flags
+    from mmjax.train.chips import GIB
+    from mmjax.train.run import environment
+
+    packages = ("jax", "flax", "optax", "libtpu")
+    sizes = [f"{size / GIB:,.2f}" for size in (asked.needs.peak, fit.limit)]
+    mesh, rows = ", ".join(f"{axis} {size}" for axis, size in fit.mesh.items() if size > 1), fit.config["data"]["batch_size"]
+    line = [f"{fit.count} x {fit.chip.name}", mesh, f"{rows:,}", fit.how, *sizes, "yes" if asked.fits else "no"]
+    text = table(["chips", "mesh", "batch", "how", "peak, GiB", "may be used, GiB", "fits"], [line], left=4)
+    for tried in found:
+        text += f"\n- `{' '.join(flags(tried.changes, tried.mesh if tried.mesh != fit.mesh else {}))}` makes it fit.\n"
+    name = Path(config_flags.get_config_filename(F["config"]).partition(":")[0]).stem
+    fill(F.document, about([environment(packages)], packages) + f"\n{text}", name)
+
+
 def _plain(fit, asked, found, largest) -> dict:
     from mmjax.study.fit import flags
 
@@ -117,5 +139,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("mesh", None, "axis=size,... as config.mesh has them, which is taken if this is left out; -1 there is one host.")
     flags.DEFINE_boolean("search", None, "Looks for the largest batch also where training fits; --nosearch for nothing at all.")
     flags.DEFINE_boolean("full", False, "For TPUs: compiles everything exactly as training does, in several times the time.")
+    flags.DEFINE_string("document", None, "A Markdown file: the answer replaces what stands between the marks of the config's name.")
     flags.DEFINE_string("json", None, "Writes the answer to this file, too.")
     _cli.run(main)
