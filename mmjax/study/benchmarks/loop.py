@@ -76,7 +76,8 @@ def evaluations(config: Any, repeats: int) -> tuple[list[float], list[float]]:
     every = 2
     evals = {key: {**node, "every": every} for key, node in config["evals"].items()}
     steps = every * (repeats + 1)
-    config = changed(config, {"steps": steps, "evals": evals, "checkpoint": {"every": steps}, "log": {"every": 1}})
+    whole = {"steps": steps, "evals": evals, "checkpoint": {"every": steps}, "log": {"every": 1}}
+    config = changed(config, whole, {"optimizer.warmup": 1})
     with tempfile.TemporaryDirectory() as folder:
         train(config, Path(folder))
         held = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
