@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,14 +15,18 @@ from mmjax import config
 from mmjax.config import ConfigError
 from mmjax.contract import Encoding
 from mmjax.study.document import table
-from mmjax.train.speed import step_flops
+from mmjax.train.speed import products, step_flops
 
 ROWS, WIDTH, STAGES = 8, 128, 4
 TOKENS = {"audio": 50, "image": 49, "text": 32}
 SIZE = f"{' + '.join(map(str, TOKENS.values()))} tokens of {', '.join(TOKENS)}, all {WIDTH} wide, from encoders of {STAGES} stages"
 
 
-def encodings(modalities: int = 3) -> dict[str, Encoding]:
+LONG = (128, 512, 2_048, 8_192)  # tokens of each of two modalities
+GROWING = ("early_transformer", "mult", "bottleneck", "perceiver", "linear_time")
+
+
+def encodings(modalities: int = 3, tokens: Mapping[str, int] = TOKENS) -> dict[str, Encoding]:
     """Shapes of the first modalities' encodings."""
 
     def shape(*sizes: int, dtype: Any = jnp.float32) -> Any:
@@ -32,7 +36,7 @@ def encodings(modalities: int = 3) -> dict[str, Encoding]:
         m: Encoding(
             shape(n, WIDTH), shape(n, dtype=bool), shape(WIDTH), shape(dtype=bool), stages=tuple(shape(n, WIDTH) for _ in range(STAGES))
         )
-        for m, n in list(TOKENS.items())[:modalities]
+        for m, n in list(tokens.items())[:modalities]
     }
 
 
@@ -78,8 +82,29 @@ def _costs(fusion: Any, base: float) -> list[str]:
     return [f"{parameters:,}{note}", f"{flops / base:,.1f}{note}"]
 
 
+def growth() -> str:
+    """Operations of an example by how many tokens are fused, as lowered: what a compiler makes of them is no less."""
+    rows = []
+    for name in GROWING:
+        cls = config.resolve("fusion", name)
+        for label, options in ((f"`{name}`", {}), *((f"`{name}`, `variant={v}`", o) for v, o in getattr(cls, "variants", {}).items())):
+            flops = [_of_length(cls(**options), n) for n in LONG]
+            rows.append([label, *(f"{x / 1e9:,.2f}" for x in flops), f"{flops[-1] / flops[-2]:.1f}"])
+    head = ["GFLOP an example", *(f"2 × {n:,} tokens" for n in LONG), "growth, last to last but one"]
+    return table(head, rows)
+
+
+def _of_length(fusion: Any, tokens: int) -> float:
+    x = encodings(2, dict.fromkeys(("audio", "video"), tokens))
+    variables = jax.eval_shape(lambda x: fusion.init(jax.random.key(0), x, train=False), x)
+    traced = jax.jit(lambda v, x: fusion.apply(v, x, train=False).pooled).trace(variables, x)
+    counted: Any = traced.lower().cost_analysis()
+    return (counted["flops"] + products(traced.jaxpr) - products(traced.jaxpr, loops=False)) / ROWS
+
+
 def markdown() -> str:
-    """The table, and at what size it was measured."""
+    """The table, at what size it was measured, and how long inputs grow."""
     head = ["fusion", "what it is", "modalities", "gaps", "time", "parameters", "FLOPs, concat = 1"]
     sizes = f"Each with its default arguments or those of a variant, on {SIZE}; (two): on the first two of them."
-    return f"{table(head, lines(), left=5)}\n{sizes}\n"
+    long = f"For long inputs, four times as many tokens from column to column:\n\n{growth()}"
+    return f"{table(head, lines(), left=5)}\n{sizes}\n\n{long}"

@@ -36,3 +36,9 @@ def test_every_file_says_what_a_gap_does_and_what_it_asks_of_time(name):
 
 def test_a_sentence_may_go_over_the_end_of_a_line():
     assert fusions.said(LowRank, "Gaps") == "a learned bias stands in" and fusions.said(LowRank, "Gap") == ""
+
+
+def test_linear_time_grows_with_the_length_and_attention_faster():
+    linear, attention = config.resolve("fusion", "linear_time"), config.resolve("fusion", "early_transformer")
+    for fusion, least, most in ((linear(), 3.5, 4.6), (attention(), 6.0, 16.0)):
+        assert least < fusions._of_length(fusion, 4_096) / fusions._of_length(fusion, 1_024) < most
