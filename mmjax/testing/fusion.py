@@ -7,6 +7,7 @@ many positions and one of as many as the tokens, are added. A class may also say
 
     counts = (2, 3)                   how many modalities it takes; without it, any number from 1 to 4
     symmetric = True                  modalities are the same to it: exchanging their contents changes nothing
+    source_only = True                pooled is of the modality `main` alone, and what the others hold must not change it
     no_gradient = {"key/bias": why}   parameters (by the end of their path) that may lack a gradient
 
 Dropout, and whatever else draws, draws from the rng "dropout".
