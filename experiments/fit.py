@@ -1,6 +1,6 @@
 """Says whether a config's training fits in the memory of a mesh of chips, and what would make it fit. The chips need not be there.
 
-    python experiments/fit.py --config configs/clip_vit_b16.py --chip v5e --mesh data=8,fsdp=32 [--json fit.json] [--document docs/fit.md]
+    python experiments/fit.py --config configs/clip_vit_b16.py --chip v5e --mesh data=8,fsdp=32 [--json fit.json] [--document FILE]
 
 For TPUs (v5e, v5p, v6e) the training step is compiled ahead of time by libtpu, which needs no TPU: pip install -r requirements-tpu.txt.
 For GPUs (h100, h200) it is compiled on GPUs, as many as the mesh has. Where neither is there, the answer is an estimate from
