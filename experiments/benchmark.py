@@ -14,7 +14,7 @@ at several depths; loop: the training loop beside one written by hand, and what 
 core from JPEG to a random crop of 224 pixels, beside torchvision and tf.data where they are installed; read: examples/s out of
 array_record, WebDataset and a table of files; wait: the share of time for which training waits for data. start: seconds from the
 command to the end of the first step, with and without compiled programs from before. all: each of them as its own process, with
-what it printed in FOLDER, until the minutes are over.
+what it printed in FOLDER, until the minutes are over; rows stand in COMMAND.log as soon as they are there.
 Figures are the median of several turns and, in brackets, the smallest and largest. --document FILE puts them there.
 """
 
@@ -91,6 +91,7 @@ def _publish(name: str, text: str) -> None:
 def _all() -> None:
     """Each command in a process of its own, so that nothing holds the device's memory; what does not end in time is said."""
     _cli.required("out")
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}  # PyTorch is on the same device
     out, end = Path(F.out), time.monotonic() + 60 * F.minutes
     out.mkdir(parents=True, exist_ok=True)
     for command in COMMANDS:
@@ -98,16 +99,11 @@ def _all() -> None:
         begin, left = time.monotonic(), end - time.monotonic()
         with open(out / f"{command}.md", "w") as text, open(out / f"{command}.log", "w") as log:
             try:
-                status = subprocess.run(line, stdout=text, stderr=log, timeout=max(left, 1), env=_shared()).returncode
+                status = subprocess.run(line, stdout=text, stderr=log, timeout=max(left, 1), env=environment).returncode
                 told = f"{time.monotonic() - begin:.0f} s" if not status else f"failed, see {out / command}.log"
             except subprocess.TimeoutExpired:
                 told = "not finished in time"
         print(f"{command}: {told}", flush=True)
-
-
-def _shared() -> dict[str, str]:
-    """JAX takes memory as it needs it: PyTorch is on the same device."""
-    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
 
 
 def _load(file: str) -> dict:

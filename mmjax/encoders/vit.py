@@ -132,39 +132,19 @@ class ViT(nn.Module):
         *,
         train: bool,
     ) -> Encoding:
-        rows = len(x)
-        kinds = ("learned", "sincos", "factorised")
-        if self.pool not in ("mean", "class", "attention", "queries") or self.positions not in kinds:
-            told = f"pool={self.pool!r} (mean, class, attention, queries) or positions={self.positions!r} ({', '.join(kinds)})"
-            raise ConfigError(f"vit: {told} is unknown.")
-        class_token = self.pool in ("class", "queries")
-        if self.class_position and not (class_token and self.positions == "learned"):
-            raise ConfigError("vit: class_position=True needs a class token (pool='class' or 'queries') and positions='learned'.")
-        if not self.grid and (self.positions == "factorised" or x.ndim == 3):
-            what = "positions='factorised'" if self.positions == "factorised" else "images as patches"
-            raise ConfigError(f"vit: {what} need grid, the positions a side, such as 224 / patch = {224 // self.patch}.")
-        present = jnp.ones(rows, bool) if present is None else present
-        if x.ndim == 3:
-            x, places, sizes, seen = self._cut(x, valid, present)
-        else:
-            x, places, sizes, seen = *self._whole(x, present), None
+        self._check(x)
+        present = jnp.ones(len(x), bool) if present is None else present
+        x, places, sizes, seen = self._cut(x, valid, present) if x.ndim == 3 else (*self._whole(x, present), None)
         x = nn.Dense(self.width, use_bias=self.patch_bias, dtype=self.dtype, name="embedding")(x)
         if self.patch_norm:
             x = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm_patches")(x)
         positions, class_position = self._positions(x.shape[1], places, sizes)
         x = nn.Dropout(self.dropout, deterministic=not train)(x + positions.astype(x.dtype))
         if train and self.patch_dropout:
-            if seen is not None:
-                raise ConfigError("vit: patch_dropout leaves out as many patches of every image: not of images as patches, which differ.")
             x = self._some(x)
-
-        extra = class_token + self.registers  # the class token first, then the registers
+        extra = self._class_token + self.registers
         if extra:
-            learned = self.param("extra_tokens", nn.initializers.normal(0.02), (1, extra, self.width), jnp.float32)
-            if self.class_position:
-                learned = learned.at[:, 0].add(class_position)
-            x = jnp.concatenate([jnp.broadcast_to(learned.astype(x.dtype), (rows, extra, self.width)), x], axis=1)
-
+            x = jnp.concatenate([self._extra(extra, len(x), class_position), x], axis=1)
         if seen is not None:
             seen = jnp.pad(seen, ((0, 0), (extra, 0)), constant_values=True)
         if self.pre_norm:
@@ -186,20 +166,48 @@ class ViT(nn.Module):
             fp8=self.fp8,
             name="transformer",
         )(x, seen, train=train)
-        size = merged[0] if merged else None  # how many each token stands for
+        x, pooled = self._pooled(x, seen, merged[0] if merged else None, extra, train)
+        here = jnp.broadcast_to(present[:, None], x.shape[:2])
+        return Encoding(x, here if seen is None or self.pool == "queries" else here & seen, pooled, present, stages=stages)
+
+    @property
+    def _class_token(self) -> bool:
+        return self.pool in ("class", "queries")
+
+    def _check(self, x: Shaped[Array, "B ..."]) -> None:
+        kinds = ("learned", "sincos", "factorised")
+        if self.pool not in ("mean", "class", "attention", "queries") or self.positions not in kinds:
+            told = f"pool={self.pool!r} (mean, class, attention, queries) or positions={self.positions!r} ({', '.join(kinds)})"
+            raise ConfigError(f"vit: {told} is unknown.")
+        if self.class_position and not (self._class_token and self.positions == "learned"):
+            raise ConfigError("vit: class_position=True needs a class token (pool='class' or 'queries') and positions='learned'.")
+        if not self.grid and (self.positions == "factorised" or x.ndim == 3):
+            what = "positions='factorised'" if self.positions == "factorised" else "images as patches"
+            raise ConfigError(f"vit: {what} need grid, the positions a side, such as 224 / patch = {224 // self.patch}.")
+        if self.patch_dropout and x.ndim == 3:
+            raise ConfigError("vit: patch_dropout leaves out as many patches of every image: not of images as patches, which differ.")
+
+    def _extra(self, count: int, rows: int, class_position: Float[Array, "1 D"] | None) -> Float[Array, "B K D"]:
+        """The class token first, then the registers."""
+        learned = self.param("extra_tokens", nn.initializers.normal(0.02), (1, count, self.width), jnp.float32)
+        if class_position is not None:
+            learned = learned.at[:, 0].add(class_position)
+        return jnp.broadcast_to(learned.astype(self.dtype), (rows, count, self.width))
+
+    def _pooled(
+        self, x: Float[Array, "B N D"], seen: Bool[Array, "B N"] | None, size: Float[Array, "B N"] | None, extra: int, train: bool
+    ) -> tuple[Float[Array, "B M E"], Float[Array, "B E"]]:
+        """The tokens that are given out, and their pooled vector; `size` says how many patches each stands for."""
         bias = None if size is None else sizes_bias(size, x.dtype)
         if self.pool == "queries":
             x = QueryPool(self.queries, self.query_width, self.query_heads, self.dtype, self.norm_epsilon, name="pool")(x, seen, bias)
-        if class_token:
-            pooled = x[:, 0]
-        elif self.pool == "mean":
-            pooled = _mean(x[:, extra:], None if seen is None else seen[:, extra:], None if size is None else size[:, extra:])
-        else:
-            pooled = AttentionPool(self.heads, self.mlp_ratio, self.dtype, name="pool")(
-                x[:, extra:], None if seen is None else seen[:, extra:], None if bias is None else bias[..., extra:], train=train
-            )
-        here = jnp.broadcast_to(present[:, None], x.shape[:2])
-        return Encoding(x, here if seen is None or self.pool == "queries" else here & seen, pooled, present, stages=stages)
+        if self._class_token:
+            return x, x[:, 0]
+        patches = x[:, extra:]
+        seen, size, bias = (None if y is None else y[..., extra:] for y in (seen, size, bias))
+        if self.pool == "mean":
+            return x, _mean(patches, seen, size)
+        return x, AttentionPool(self.heads, self.mlp_ratio, self.dtype, name="pool")(patches, seen, bias, train=train)
 
     def _whole(self, x: Float[Array, "B H W C"], present: Bool[Array, " B"]):
         """Patches [B, N, P], their rows and columns [1, N], and how many there are of either, [1, 1], of images of one size."""

@@ -87,7 +87,7 @@ class Attention(nn.Module):
         dense = partial(nn.Dense, width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), dot_general=_dots(self.fp8))
         split = partial(rearrange, pattern="b n (h d) -> b n h d", h=self.heads)
         query, key, value = dense(name="query")(x), dense(use_bias=self.key_bias, name="key")(context), dense(name="value")(context)
-        keys = split(key).mean(axis=2)
+        keys = split(key).mean(axis=2) if with_keys else None
         if self.bias_kv:
             if self.causal:
                 raise ConfigError("bias_kv=True stands behind all positions, where causal attention does not look: take one of the two.")
@@ -227,7 +227,7 @@ class Transformer(nn.Module):
     fp8: bool = False  # dense layers multiply in 8 bits: see `nn/fp8.py`
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None, *, train: bool) -> Any:
+    def __call__(self, x: Float[Array, "B N D"], valid: Bool[Array, "B N"] | None = None, *, train: bool) -> tuple[Any, ...]:
         """With `merge` there is a third: how many tokens each of those that are left stands for."""
         block = partial(
             Block,
@@ -245,16 +245,14 @@ class Transformer(nn.Module):
             self.protected,
             self.fp8,
         )
-        if self.merge and (self.scan or self.post_norm or self.causal or valid is not None):
-            at = (
-                "scan=True"
-                if self.scan
-                else "post_norm=True"
-                if self.post_norm
-                else "causal=True"
-                if self.causal
-                else "tokens that are not valid"
-            )
+        unfit = {
+            "scan=True": self.scan,
+            "post_norm=True": self.post_norm,
+            "causal=True": self.causal,
+            "tokens that are not valid": valid is not None,
+        }
+        if self.merge and any(unfit.values()):
+            at = next(what for what, holds in unfit.items() if holds)
             raise ConfigError(f"merge={self.merge} does not go together with {at}: blocks would differ in what they need or see.")
         norm = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm") if self.final_norm else lambda x: x
         x = nn.Dropout(self.dropout, deterministic=not train)(norm(x)) if self.post_norm else x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 
 from mmjax.config import changed
 from mmjax.study.ahead import lowered, planned
+from mmjax.study.benchmarks.timing import told
 from mmjax.study.document import table
 
 CONFIG, DEPTHS = "clip_vit_b32", (12, 24, 48)
@@ -26,7 +27,7 @@ def tables(load: Callable[[str], Any], depths: Sequence[int]) -> dict[str, str]:
                 first, size = timed(load, depth, scan)
                 again, _ = timed(load, depth, scan)
             seconds = [f"{x:.1f}" for x in (*first, sum(again))]
-            rows.append([depth, "scanned" if scan else "one by one", *(f"{n:,}" for n in size), *seconds])
+            rows.append(told([depth, "scanned" if scan else "one by one", *(f"{n:,}" for n in size), *seconds]))
     head = ["layers of each tower", "as", "lines of StableHLO", "instructions compiled", "traced, s", "compiled, s", "second start, s"]
     return {"compile": table(head, rows, left=2)}
 
@@ -47,7 +48,7 @@ def timed(load: Callable[[str], Any], depth: int, scan: bool) -> tuple[list[floa
 
 
 @contextmanager
-def kept() -> Any:
+def kept() -> Iterator[None]:
     """Compiled programs are kept in an empty folder, from which a second start takes them."""
     from jax.experimental.compilation_cache import compilation_cache
 

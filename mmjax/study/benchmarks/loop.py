@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from mmjax.config import changed
-from mmjax.study.benchmarks.timing import spread
+from mmjax.study.benchmarks.timing import spread, told
 from mmjax.study.document import table
 from mmjax.train.build import parts_of
 from mmjax.train.evaluation import evaluate
@@ -37,7 +37,7 @@ def _of(name: str, config: Any, steps: int, repeats: int) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             ours.append(of_run(bare, Path(folder)))
     overhead = spread([(b / a - 1) * 100 for a, b in zip(ours, by_hand, strict=True)], 1)
-    return [name, spread(ours), spread(by_hand), overhead, *(spread(times, 2) for times in evaluations(config, repeats))]
+    return told([name, spread(ours), spread(by_hand), overhead, *(spread(times, 2) for times in evaluations(config, repeats))])
 
 
 def of_run(config: Any, workdir: Path) -> float:

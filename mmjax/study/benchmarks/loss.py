@@ -13,7 +13,7 @@ from jax.sharding import AxisType
 from mmjax.config import UserError, build
 from mmjax.contract import MESH_AXES, Context
 from mmjax.study.benchmarks import peers
-from mmjax.study.benchmarks.timing import in_turns, ratios, spread
+from mmjax.study.benchmarks.timing import in_turns, ratios, spread, told
 from mmjax.study.document import table
 
 WIDTH = 512
@@ -27,9 +27,9 @@ def tables(sizes: Sequence[int], repeats: int, seconds: float) -> dict[str, str]
     rows, notes = [], []
     on_gpu = jax.default_backend() == "gpu"
     for size in sizes or (ON_GPU if on_gpu else ON_CPU):
-        some, told = _of(size, repeats, seconds)
+        some, said = _of(size, repeats, seconds)
         rows += some
-        notes += told
+        notes += said
     head = ["batch", "loss", "ms", "temporary memory, MiB", "times its products alone"]
     return {"loss": table(head, rows, left=2) + "".join(f"\n{note}\n" for note in dict.fromkeys(notes))}
 
@@ -51,7 +51,7 @@ def _of(size: int, repeats: int, seconds: float) -> tuple[list, list[str]]:
     for name, values in rates.items():
         held = f"{memory[name] / MIB:,.1f}" if name in memory else ""
         beside = ratios(rates, "its products alone", name) if name != "its products alone" else ""
-        rows.append([f"{size:,}", name, spread([1e3 / rate for rate in values], 1), held, beside])
+        rows.append(told([f"{size:,}", name, spread([1e3 / rate for rate in values], 1), held, beside]))
     return rows, notes
 
 

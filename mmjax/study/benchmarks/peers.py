@@ -23,7 +23,7 @@ class Contestant(NamedTuple):
 
     work: Callable[[], int]  # some steps, waited for; how many examples they were
     parameters: int  # that are trained
-    memory: Callable[[], float] = lambda: float("nan")  # bytes at the most, where that is known
+    memory: float  # bytes that a step needs at the most, NaN where that is not known
 
 
 def needed(*packages: str) -> None:
@@ -120,9 +120,13 @@ def _contestant(model: Any, loss: Callable, inputs: tuple, half: bool, compiled:
         value.item()
         return STEPS * len(inputs[0])
 
-    def memory() -> float:
-        return float(torch.cuda.max_memory_allocated()) if device == "cuda" else float("nan")
-
+    before, memory = 0, float("nan")
+    if device == "cuda":
+        before = torch.cuda.memory_allocated() - sum(x.numel() * x.element_size() for x in [*model.parameters(), *inputs])
+        torch.cuda.reset_peak_memory_stats()
+    work()  # which compiles, and makes the optimizer's state
+    if device == "cuda":
+        memory = float(torch.cuda.max_memory_allocated() - before)
     return Contestant(work, sum(p.numel() for p in trained), memory)
 
 

@@ -6,9 +6,11 @@ A ratio is of two neighbours in time.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -53,3 +55,9 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
 def ratios(rates: Rates, ours: str, other: str, digits: int = 2) -> str:
     """How many times as fast `ours` is as another contestant, turn by turn."""
     return spread([a / b for a, b in zip(rates[ours], rates[other], strict=True)], digits)
+
+
+def told(row: list[Any]) -> list[Any]:
+    """A row of a table, said as soon as it is there: what is cut short has not been for nothing."""
+    print(" | ".join(map(str, row)), file=sys.stderr, flush=True)
+    return row

@@ -15,10 +15,11 @@ from mmjax.contract import BATCH_AXES, kind
 from mmjax.study.ahead import planned
 from mmjax.study.benchmarks import peers
 from mmjax.study.benchmarks.peers import STEPS, Contestant
-from mmjax.study.benchmarks.timing import in_turns, ratios, spread
+from mmjax.study.benchmarks.timing import in_turns, ratios, spread, told
+from mmjax.study.cost import cost_of
 from mmjax.study.document import table
 from mmjax.train.chips import GIB
-from mmjax.train.speed import matmul_flops, memory_in_use, step_flops
+from mmjax.train.speed import matmul_flops
 
 QUICKSTART = "align_openmoji"
 # The config, and open_clip's name of the same model.
@@ -38,9 +39,9 @@ def tables(load: Callable[[str], Any], models: Sequence[str], batch_size: int | 
     peak = matmul_flops(8_192, "bfloat16") if on_gpu else matmul_flops(2_048, "float32")
     rows, notes = [], [f"A matrix product alone does {peak / 1e12:,.3g} TFLOP/s here, which is 100 % in this table."]
     for model in models or sizes:
-        some, told = compared(load, model, batch_size or sizes.get(model, 32), on_gpu, peak, repeats, seconds)
+        some, said = compared(load, model, batch_size or sizes.get(model, 32), on_gpu, peak, repeats, seconds)
         rows += some
-        notes += told
+        notes += said
     head = ["model", "batch", "step of", "examples/s", "of the product's rate", "memory, GiB", "ours is times as fast"]
     return {"train": table(head, rows, left=1) + "".join(f"\n{note}\n" for note in dict.fromkeys(notes))}
 
@@ -57,22 +58,20 @@ def compared(
     for variant in variants:
         label = "ours" + "".join(f", {key}" for key in variant)
         contestants[label], counted = ours(load(name), batch, half, variant)
-        flops = flops if flops == flops else counted  # rematerialisation does more, and trains no more
+        flops = counted if math.isnan(flops) else flops  # rematerialisation does more, and trains no more
     for compiled in (False, True):
         label = "PyTorch, " + ("torch.compile" if compiled else "eager")
         try:
             contestants[label] = peers.quickstart(batch, compiled) if not theirs else peers.clip(theirs, batch, half, compiled)
-            contestants[label].work()
         except Exception as error:  # no compiler, no memory: the others are still of interest
             notes.append(f"{model}, {label}: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
-            contestants.pop(label, None)
     rates = in_turns({label: c.work for label, c in contestants.items()}, repeats, seconds)
     rows = []
     for label, c in contestants.items():
         share = spread([rate / batch_size * flops / peak * 100 for rate in rates[label]], 1) + " %"
-        memory = c.memory() / GIB
+        memory = "" if math.isnan(c.memory) else f"{c.memory / GIB:.1f}"
         beside = "" if label == "ours" else ratios(rates, "ours", label)
-        rows.append([model, f"{batch_size:,}", label, spread(rates[label], 1), share, f"{memory:.1f}" if memory == memory else "", beside])
+        rows.append(told([model, f"{batch_size:,}", label, spread(rates[label], 1), share, memory, beside]))
     counts = {c.parameters for c in contestants.values()}
     if len(counts) > 1:
         notes.append(
@@ -93,7 +92,7 @@ def ours(config: Any, batch: Mapping[str, np.ndarray], half: bool, towers: Mappi
         placed = jax.device_put(dict(batch), NamedSharding(parts.mesh, PartitionSpec(BATCH_AXES)))
         state, step = parts.init(shapes, placed), parts.step(shapes)
         state, _ = step(state, placed)
-        flops = step_flops(step, state, placed)
+        costs = cost_of(step.trace(state, placed), state.params, parts)
     held = [state]
 
     def work() -> int:
@@ -103,9 +102,7 @@ def ours(config: Any, batch: Mapping[str, np.ndarray], half: bool, towers: Mappi
             jax.block_until_ready(metrics)
         return STEPS * len(batch["image"])
 
-    trained = parts.optimizer.split(state.params)[0]
-    memory = memory_in_use if jax.default_backend() != "cpu" else lambda: math.nan
-    return Contestant(work, sum(x.size for x in jax.tree.leaves(trained)), memory), flops
+    return Contestant(work, int(costs["trained"]), costs["peak_bytes"]), costs["step_flops"]
 
 
 def made_up(config: Any, rows: int) -> dict[str, np.ndarray]:
