@@ -25,7 +25,7 @@ def main() -> None:
 
     jax.config.update("jax_enable_compilation_cache", False)  # the programs themselves are of no use here
     from mmjax.config import UserError
-    from mmjax.study.scaling_document import CASES
+    from mmjax.study.scaling_plan import CASES
 
     for i, case in enumerate(CASES):
         path = Path(F.workdir) / f"{case.name}.json"

@@ -13,7 +13,7 @@ import json
 from collections import ChainMap, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -425,41 +425,6 @@ class Data:
         except UserError as error:  # grain adds lines about itself to what is raised in its threads
             raise type(error)(str(error).partition("\n---")[0]) from error
         yield from ahead
-
-
-class SplitView(NamedTuple):
-    """What an evaluator sees of the data: one split, on the mesh."""
-
-    data: Data
-    mesh: Mesh
-    split: str
-
-    def other(self, split: str) -> SplitView:
-        """Another split of the same data."""
-        return self._replace(split=split)
-
-    def batches(
-        self,
-        pp: Mapping[str, str] | None = None,
-        *,
-        items: str | None = None,
-        rows: Sequence[int] | np.ndarray | None = None,
-        kept: bool = True,
-    ) -> Iterator[dict[str, jax.Array]]:
-        """The split, or some `rows` of it, once and in order; `pp` replaces the run's operations and may name fewer streams."""
-        return self.data.eval_batches(self.mesh, self.split, pp, items=items, rows=rows, kept=kept)
-
-    def given(self, stream: str, values: Sequence[Any]) -> Iterator[dict[str, jax.Array]]:
-        """Batches of one stream, of `values` instead of what the source has: prompts, for one."""
-        return self.data.given(self.mesh, stream, values)
-
-    def classes(self, label: str) -> Sequence[str] | None:
-        """The names of a label's classes, where the source has them."""
-        return self.data.classes(self.split, label)
-
-    def examples(self, pp: Mapping[str, str] | None = None, *, items: str | None = None) -> Examples:
-        """The rows behind `batches`, in the same order, on the host."""
-        return self.data.examples(self.split, pp, items=items)
 
 
 class _Given:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import TARGETS, Artifact, State, Table, kind, present
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 from mmjax.evals._ridge import LARGEST, audio_features, image_features, series_features
 from mmjax.ops.classification import chance_summary, majority_summary
 from mmjax.ops.masks import masked_mean

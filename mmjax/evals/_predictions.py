@@ -12,7 +12,7 @@ import numpy as np
 
 from mmjax.config import ConfigError, DataError, nearest
 from mmjax.contract import TARGETS, Arrays, Artifact, Bars, State, Table, kind, present, streams
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 
 Subset = tuple[str, ...]  # modalities, sorted
 MOST = 6  # modalities of which every subset is evaluated

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmjax.config import ConfigError
 from mmjax.contract import Artifact, Reliability, State, Table
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 from mmjax.evals._predictions import Predicted, Predictions, beside, check_classes, modalities
 from mmjax.ops import calibration
 from mmjax.ops.classification import frequencies

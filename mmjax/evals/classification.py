@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from mmjax.config import ConfigError
 from mmjax.contract import Artifact, Matrix, Table
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 from mmjax.evals._predictions import Predicted, Predictions
 from mmjax.ops.classification import by_class, confusion, frequencies, multilabel_summary, single_summary
 

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from mmjax.config import ConfigError
 from mmjax.contract import Artifact, Bars, State, Table
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 from mmjax.evals._predictions import Predicted, Predictions, Subset, beside, check_classes, every_subset, modalities, short
 from mmjax.ops.classification import frequencies
 from mmjax.ops.shapley import members, restricted, shapley

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from mmjax.config import ConfigError
 from mmjax.contract import Artifact, Bars, State
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 from mmjax.evals._features import Probe, Task
 from mmjax.ops.classification import ranks, summary
 from mmjax.ops.retrieval import unit

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from mmjax.contract import State
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 
 
 class Loss:

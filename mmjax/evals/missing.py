@@ -10,7 +10,7 @@ import numpy as np
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Artifact, Matrix, State, Table
 from mmjax.data.examples import has
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 from mmjax.evals._by_target import by_target
 from mmjax.evals._predictions import Predictions, Subset, every_subset, modalities, short
 from mmjax.evals.classification import Classification

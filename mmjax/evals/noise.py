@@ -9,8 +9,8 @@ import numpy as np
 
 from mmjax.config import ConfigError, DataError, nearest
 from mmjax.contract import KINDS, Artifact, Lines, State, Table, kind
-from mmjax.data.loader import SplitView
 from mmjax.data.pp.builder import inserted, parse
+from mmjax.data.split import SplitView
 from mmjax.evals._by_target import FIRST, by_target
 from mmjax.evals._predictions import beside, modalities
 from mmjax.ops.robustness import relative_robustness

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mmjax.contract import Artifact, Table
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 from mmjax.evals._predictions import Predicted, Predictions
 from mmjax.ops.regression import summary
 

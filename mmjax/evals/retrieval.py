@@ -13,8 +13,8 @@ from jaxtyping import Array, Shaped, UInt32
 from mmjax.config import ConfigError, DataError, nearest
 from mmjax.contract import TARGETS, Artifact, Bars, Gallery, Matrix, State, Table, kind, present
 from mmjax.data.examples import Examples
-from mmjax.data.loader import SplitView
 from mmjax.data.show import as_item
+from mmjax.data.split import SplitView
 from mmjax.evals._ridge import LARGEST, Ridge, SeriesRidge
 from mmjax.ops.retrieval import chance_summary, ranks, summary
 

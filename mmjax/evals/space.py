@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import KINDS, TARGETS, Artifact, Scatter, State, kind, present
-from mmjax.data.loader import SplitView
+from mmjax.data.split import SplitView
 
 METHODS = ("tsne", "pca")
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 
 from mmjax.config import ConfigError, nearest
 from mmjax.contract import Artifact, Matrix, State, Table, kind, present
-from mmjax.data.loader import SplitView
 from mmjax.data.pp.builder import parse
+from mmjax.data.split import SplitView
 from mmjax.evals._features import beside, labelled, named, operations
 from mmjax.ops.classification import ranks, summary
 from mmjax.ops.retrieval import unit

@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float
 
 from mmjax.config import CheckpointError, ConfigError, DataError, build, nearest
 from mmjax.contract import State, kind, present
-from mmjax.data.loader import Data, SplitView
+from mmjax.data.loader import Data
+from mmjax.data.split import SplitView
 from mmjax.train.build import parts_of
 from mmjax.train.checkpoint import Checkpoints
 from mmjax.train.optim import paths

@@ -13,7 +13,8 @@ import jax
 
 from mmjax.config import CheckpointError, DataError, UserError
 from mmjax.contract import Artifact, State, Table, save_artifact, write_atomic
-from mmjax.data.loader import Data, SplitView
+from mmjax.data.loader import Data
+from mmjax.data.split import SplitView
 from mmjax.ops.processes import gathered
 from mmjax.train.build import Parts, parts_of
 from mmjax.train.checkpoint import Checkpoints

@@ -18,7 +18,8 @@ import toy
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import BATCH_AXES
 from mmjax.data import loader
-from mmjax.data.loader import Data, SplitView
+from mmjax.data.loader import Data
+from mmjax.data.split import SplitView
 from mmjax.train.sharding import make_mesh
 
 PP = {"image": "decode|random_affine(10, 0.1)|flip_lr", "text": 'choose("en", aliases=False)|lower|words_dropped(0.1)|tokens(40)'}

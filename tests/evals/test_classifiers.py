@@ -11,8 +11,9 @@ from test_retrieval import spoken, swings
 import toy
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Bars, Matrix, State, Table
-from mmjax.data.loader import Data, SplitView
+from mmjax.data.loader import Data
 from mmjax.data.pp.audio import Waveform
+from mmjax.data.split import SplitView
 from mmjax.evals._features import operations
 from mmjax.evals._ridge import audio_features
 from mmjax.evals.fewshot import Fewshot, drawn_shots

@@ -9,7 +9,8 @@ import pytest
 
 from mmjax.config import ConfigError
 from mmjax.contract import Lines, State, Table
-from mmjax.data.loader import Data, SplitView
+from mmjax.data.loader import Data
+from mmjax.data.split import SplitView
 from mmjax.evals.classification import Classification
 from mmjax.evals.noise import Noise
 from mmjax.ops.robustness import effective_robustness, relative_robustness

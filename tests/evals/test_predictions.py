@@ -8,7 +8,8 @@ from sklearn import metrics
 
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Matrix, State, Table, save_artifact
-from mmjax.data.loader import Data, SplitView
+from mmjax.data.loader import Data
+from mmjax.data.split import SplitView
 from mmjax.evals.classification import Classification
 from mmjax.evals.regression import Regression
 from mmjax.train.sharding import make_mesh

@@ -10,8 +10,9 @@ import pytest
 import toy
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Bars, Gallery, Matrix, State
-from mmjax.data.loader import Data, SplitView
+from mmjax.data.loader import Data
 from mmjax.data.pp.builder import parse
+from mmjax.data.split import SplitView
 from mmjax.evals._ridge import Ridge, SeriesRidge
 from mmjax.evals.loss import Loss
 from mmjax.evals.retrieval import Retrieval

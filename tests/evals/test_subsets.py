@@ -11,7 +11,8 @@ from sklearn import metrics
 
 from mmjax.config import ConfigError, DataError
 from mmjax.contract import Bars, Matrix, Reliability, State, Table, present, streams
-from mmjax.data.loader import Data, SplitView
+from mmjax.data.loader import Data
+from mmjax.data.split import SplitView
 from mmjax.evals.calibration import Calibration
 from mmjax.evals.classification import Classification
 from mmjax.evals.contribution import Contribution

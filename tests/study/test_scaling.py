@@ -6,7 +6,8 @@ import pytest
 from mmjax.config import UserError
 from mmjax.study.collectives import Compute, Done, Loop, Start
 from mmjax.study.scaling import Program, Speeds, Torus, is_ring, play, seconds_of, torus_of
-from mmjax.study.scaling_document import CASES, Loss, Plan, document
+from mmjax.study.scaling_document import document
+from mmjax.study.scaling_plan import CASES, Loss, Plan
 from mmjax.train.chips import CHIPS
 
 CHIP = CHIPS["v5p"]._replace(flops=1e12, memory_bandwidth=1e11, link_bandwidth=1e10)
