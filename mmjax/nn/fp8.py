@@ -6,7 +6,8 @@ whose scales follow the magnitudes of the steps before, and come back in place o
 so a layer has no state, and nothing changes for the optimizer, micro-batches or checkpoints. It costs a pass over each array. To how
 many digits a row is rounded depends, as there, on the largest number of the batch, be it of an absent row's zeros and biases.
 
-Twice bfloat16's rate on chips with 8-bit products (H100, MI300, TPU v7); on others it is slower, and only shows what accuracy is lost.
+For chips with 8-bit products (H100, MI300, TPU v7), published at twice bfloat16's rate; on others it is slower, and only shows what
+accuracy is lost.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ a sign is seen from the block, not from the moment's name. The paper keeps embed
 decays by a thousandth would stay where it is, since bfloat16's steps are four to eight thousandths. The draws depend on the step and
 the path alone, so a run that goes on after a stop is the same to the bit.
 
-Cost: about 130 operations an element and step, for the values or the random bits. Compiled for a TPU, the update holds no moments in
-float32 and moves 160 (`int8`) or 70 bytes a parameter with Adam, 40 without; on CPUs it has them all for a moment.
+Cost: arithmetic for each element and step, for the values or the random bits. Compiled for a TPU, the update holds no moments in
+float32, and moves more bytes than without; on CPUs it has them all for a moment.
 """
 
 from __future__ import annotations
